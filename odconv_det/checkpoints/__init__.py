@@ -1,0 +1,21 @@
+"""Weights: where they are, what they are called, and whether all of them arrived."""
+
+from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
+from odconv_det.checkpoints.files import read_tensors, write_tensors
+from odconv_det.checkpoints.inflate import inflate
+from odconv_det.checkpoints.keys import backbone_tensors, from_release
+from odconv_det.checkpoints.verify import load_exactly, mismatch
+from odconv_det.checkpoints.zoo import locate
+
+__all__ = [
+    "CheckpointError",
+    "MissingCheckpointError",
+    "backbone_tensors",
+    "from_release",
+    "inflate",
+    "load_exactly",
+    "locate",
+    "mismatch",
+    "read_tensors",
+    "write_tensors",
+]

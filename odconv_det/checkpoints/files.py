@@ -1,0 +1,122 @@
+"""Read and write files of tensors. Pickled code is never run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
+
+__all__ = ["read_tensors", "write_tensors"]
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` or torch file, on the CPU.
+
+    Of a training checkpoint, the ``state_dict`` is returned and the rest is left.
+
+    Raises:
+        MissingCheckpointError: if there is no such file.
+        CheckpointError: if the file is broken, holds something other than tensors under
+            string keys, or needs code of its own to be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingCheckpointError(f"no weight file at {path}")
+    content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    if isinstance(content, Mapping) and "state_dict" in content:
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path} holds no state dict")
+    for key, value in content.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise CheckpointError(f"{path} is no state dict: {key!r} is not a tensor")
+    return dict(content)
+
+
+def _is_safetensors(path: Path) -> bool:
+    return path.suffix == ".safetensors"
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    safe = _safetensors(path)
+    try:
+        return safe.load_file(path)
+    except (safe.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no whole safetensors file: {error}") from None
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = _first_sentence(error)
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values and was refused, because "
+            f"reading it could run code ({reason}): save its state_dict alone"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is no whole torch file ({_first_sentence(error)}): "
+            "get it once more"
+        ) from None
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``.safetensors`` or ``.pth``; the file appears whole or not at all.
+
+    ``metadata`` goes into the header of a safetensors file, and under ``meta`` beside
+    the ``state_dict`` of a torch file.
+
+    Raises:
+        ValueError: for another suffix.
+    """
+    path = Path(path)
+    tensors = {key: value.detach().contiguous() for key, value in tensors.items()}
+    save: Callable[[Path], None]
+    if _is_safetensors(path):
+        safe = _safetensors(path)
+
+        def save(part: Path) -> None:
+            safe.save_file(tensors, part, dict(metadata or {}))
+
+    elif path.suffix == ".pth":
+
+        def save(part: Path) -> None:
+            torch.save({"meta": dict(metadata or {}), "state_dict": tensors}, part)
+
+    else:
+        raise ValueError(f"write .safetensors or .pth, not {path.name!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save(part)
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _safetensors(path: Path) -> Any:
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise CheckpointError(
+            f"{path.name} needs the safetensors package: pip install safetensors"
+        ) from None
+    return safetensors.torch
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__

@@ -1,0 +1,84 @@
+"""Names of the authors' tensors, and the names they have here.
+
+Here a ResNet's names are those of the release, and a MobileNetV2's are those of
+MMDetection's MobileNetV2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import accumulate
+
+from torch import Tensor
+
+__all__ = ["backbone_tensors", "from_release"]
+
+# Blocks of MobileNetV2's layer1 .. layer7 (Sandler et al., table 2).
+_BLOCKS = (1, 2, 3, 4, 3, 3, 1)
+_LAST = 1 + sum(_BLOCKS)  # features.18, the convolution to 1280 channels
+
+# Inside a block; the first block of the network has no expansion.
+_EXPANDED = {
+    "0.0": "expand_conv.conv",
+    "0.1": "expand_conv.bn",
+    "1.0": "depthwise_conv.conv",
+    "1.1": "depthwise_conv.bn",
+    "2": "linear_conv.conv",
+    "3": "linear_conv.bn",
+}
+_FIRST = {
+    "0.0": "depthwise_conv.conv",
+    "0.1": "depthwise_conv.bn",
+    "1": "linear_conv.conv",
+    "2": "linear_conv.bn",
+}
+_BLOCK_KEY = re.compile(r"features\.(\d+)\.conv\.(\d\.[01]|\d)\.(.+)")
+_ENDS_KEY = re.compile(r"features\.(\d+)\.([01])\.(.+)")
+
+
+def from_release(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An authors' file under this project's names; other files pass as they are.
+
+    Strips ``module.``, drops the ImageNet classifier and renames MobileNetV2's
+    ``features.N``. A detector keeps the ``backbone.`` before its backbone's names.
+    """
+    renamed = {}
+    for key, tensor in tensors.items():
+        key = key.removeprefix("module.")
+        prefix = "backbone." if key.startswith("backbone.") else ""
+        name = key.removeprefix(prefix)
+        if not name.startswith(("fc.", "classifier.")):
+            renamed[prefix + _rename(name)] = tensor
+    return renamed
+
+
+def backbone_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's part of a detector; all of a file that is no detector."""
+    prefix = "backbone."
+    part = {
+        key.removeprefix(prefix): tensor
+        for key, tensor in tensors.items()
+        if key.startswith(prefix)
+    }
+    return part or dict(tensors)
+
+
+def _rename(name: str) -> str:
+    if match := _BLOCK_KEY.fullmatch(name):
+        feature, place, rest = int(match[1]), match[2], match[3]
+        places = _FIRST if feature == 1 else _EXPANDED
+        if 1 <= feature < _LAST and place in places:
+            return f"{_block(feature)}.{places[place]}.{rest}"
+    elif match := _ENDS_KEY.fullmatch(name):
+        end = {0: "conv1", _LAST: "conv2"}.get(int(match[1]))
+        if end:
+            return f"{end}.{('conv', 'bn')[int(match[2])]}.{match[3]}"
+    return name
+
+
+def _block(feature: int) -> str:
+    """``features.N`` as ``layerL.i``."""
+    before = (0, *accumulate(_BLOCKS))
+    layer = max(i for i, first in enumerate(before) if feature > first)
+    return f"layer{layer + 1}.{feature - before[layer] - 1}"

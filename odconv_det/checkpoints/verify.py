@@ -1,0 +1,76 @@
+"""Load all of a weight file, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from odconv_det.checkpoints.describe import describe
+from odconv_det.checkpoints.errors import CheckpointError
+
+__all__ = ["load_exactly", "mismatch"]
+
+_SHOWN = 3  # keys of each kind in a message
+
+
+def mismatch(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> str | None:
+    """One line on how ``tensors`` differ from ``expected``; ``None`` if they fit."""
+    missing = [key for key in expected if key not in tensors]
+    unexpected = [key for key in tensors if key not in expected]
+    reshaped = [
+        f"{key} {tuple(tensors[key].shape)} instead of {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in tensors and tensors[key].shape != tensor.shape
+    ]
+    kinds = [
+        f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN])}{', ...' * (len(keys) > _SHOWN)})"
+        for kind, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", reshaped),
+        )
+        if keys
+    ]
+    if not kinds:
+        return None
+    return "; ".join([*_other_settings(expected, tensors), *kinds])
+
+
+def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> int:
+    """Load ``tensors`` into ``module``; every key and shape must match.
+
+    Returns:
+        How many tensors were loaded: all of the module's.
+
+    Raises:
+        CheckpointError: if a key is missing, unexpected or of another shape; the module
+            is then unchanged. ``origin`` names the file in the message.
+    """
+    difference = mismatch(module.state_dict(), tensors)
+    if difference:
+        raise CheckpointError(
+            f"{origin} does not fit {type(module).__name__}: {difference}"
+        )
+    with torch.no_grad():
+        module.load_state_dict(tensors)
+    return len(tensors)
+
+
+def _other_settings(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> list[str]:
+    ours, theirs = describe(expected), describe(tensors)
+    return [
+        f"the file was made with {name}={_short(theirs[name])}, "
+        f"this network has {name}={_short(value)}"
+        for name, value in ours.items()
+        if name in theirs and theirs[name] != value
+    ]
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,307 @@
+"""Omni-Dimensional Dynamic Convolution (Li, Zhou, Yao, ICLR 2022, arXiv 2209.07947)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from odconv_det.functional import Attentions, Pair, full_precision, odconv2d
+from odconv_det.layers.norm import build_norm, pooled_batch_norm
+
+__all__ = ["ODAttention", "ODConv2d"]
+
+# Narrower trunks than this starve the heads of thin layers (authors' release).
+MIN_HIDDEN_CHANNELS = 16
+
+
+class ODAttention(nn.Module):
+    """The attentions of :class:`ODConv2d`, computed from the pooled input.
+
+    Global average pool, a 1x1 convolution to ``max(int(in_channels * reduction), 16)``
+    channels, BatchNorm, ReLU, and one biased 1x1 head per attention: sigmoid for
+    channel, filter and spatial, softmax for kernel, every logit divided by the
+    temperature first. A head whose attention would be constant does not exist: filter
+    for a depthwise convolution, spatial for 1x1, kernel for a bank of one.
+
+    Pooling, heads and activations run in the parameters' precision under autocast.
+
+    Shape:
+        - input: ``(B, Ci, H, W)``
+        - output: :class:`~odconv_det.functional.Attentions`
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        groups: int,
+        *,
+        kernel_num: int,
+        reduction: float,
+        temperature: float,
+        norm_cfg: Mapping[str, Any] | None,
+    ) -> None:
+        super().__init__()
+        hidden = max(int(in_channels * reduction), MIN_HIDDEN_CHANNELS)
+        self.kernel_size = kernel_size
+        self.temperature = temperature
+        self.fc = nn.Conv2d(in_channels, hidden, 1, bias=False)
+        self.bn = build_norm(norm_cfg, hidden)
+        self.relu = nn.ReLU(inplace=True)
+
+        def head(size: int, needed: bool = True) -> nn.Conv2d | None:
+            return nn.Conv2d(hidden, size, 1) if needed else None
+
+        kernel_area = math.prod(kernel_size)
+        depthwise = groups == in_channels == out_channels
+        self.channel_fc = head(in_channels)
+        self.filter_fc = head(out_channels, not depthwise)
+        self.spatial_fc = head(kernel_area, kernel_area > 1)
+        self.kernel_fc = head(kernel_num, kernel_num > 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The release's initialisation: Kaiming normal (fan_out), zero biases."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.bn.reset_parameters()
+
+    def forward(self, x: Tensor) -> Attentions:
+        with full_precision(x.device.type):
+            z = x.mean((2, 3), keepdim=True, dtype=self.fc.weight.dtype)
+            z = self.relu(pooled_batch_norm(self.bn, self.fc(z)))  # (B, hidden, 1, 1)
+            kernel, spatial = self._logits("kernel", z), self._logits("spatial", z)
+            filter_ = self._logits("filter", z)
+            return Attentions(
+                channel=self._logits("channel", z).sigmoid(),
+                filter=None if filter_ is None else filter_.sigmoid(),
+                spatial=None
+                if spatial is None
+                else spatial.sigmoid().view(-1, 1, 1, *self.kernel_size),
+                kernel=None
+                if kernel is None
+                else kernel.softmax(1).view(len(kernel), -1, 1, 1, 1, 1),
+            )
+
+    def _logits(self, name: str, z: Tensor) -> Tensor | None:
+        head = getattr(self, f"{name}_fc")
+        return None if head is None else head(z) / self.temperature
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature:g}"
+
+
+class ODConv2d(nn.Module):
+    """Convolution whose kernel is computed for each sample by four attentions.
+
+    ``y = filter * conv(channel * x, spatial * sum_n kernel_n weight_n) + bias``, where
+    the attentions come from :class:`ODAttention`. A drop-in replacement of
+    ``nn.Conv2d``: the positional arguments are the same. State-dict names and shapes
+    are those of the authors' release (which has no bias: pass ``bias=False`` to load
+    its layers).
+
+    Args:
+        in_channels: channels of the input, ``Ci``.
+        out_channels: channels of the output, ``Co``.
+        kernel_size: an int or a ``(kh, kw)`` pair.
+        stride: an int or a pair.
+        padding: zeros added on each side, an int or a pair.
+        dilation: an int or a pair.
+        groups: divides ``Ci`` and ``Co``; ``groups == Ci == Co`` is depthwise.
+        bias: adds a static bias after the filter attention.
+        kernel_num: kernels in the bank, ``N`` ("1x" and "4x" in the paper are 1 and 4).
+        reduction: hidden width of the attention relative to ``Ci``, in (0, 1]; the
+            width is at least 16.
+        temperature: divides every attention logit, above 0; see
+            :func:`odconv_det.set_temperature`.
+        norm_cfg: the attention's BatchNorm, ``dict(type='BN')`` or
+            ``dict(type='SyncBN')`` with ``eps``, ``momentum``, ``requires_grad``.
+
+    Shape:
+        - input: ``(B, Ci, H, W)``; ``B`` may be 0, and 1 in training
+        - output: ``(B, Co, Ho, Wo)``
+        - ``weight``: ``(N, Co, Ci/G, kh, kw)``
+
+    Raises:
+        ValueError: for an argument out of its range, with its value.
+
+    Example:
+        >>> layer = ODConv2d(64, 128, 3, padding=1, kernel_num=4)
+        >>> layer(torch.rand(2, 64, 32, 40)).shape
+        torch.Size([2, 128, 32, 40])
+    """
+
+    # What ConvModule of mmcv reads from a convolution besides its geometry.
+    transposed = False
+    output_padding = (0, 0)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        kernel_num: int = 4,
+        reduction: float = 1 / 16,
+        temperature: float = 1.0,
+        norm_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels = _at_least(1, "in_channels", in_channels)
+        self.out_channels = _at_least(1, "out_channels", out_channels)
+        self.kernel_size = _at_least_pair(1, "kernel_size", kernel_size)
+        self.stride = _at_least_pair(1, "stride", stride)
+        self.padding = _at_least_pair(0, "padding", padding)
+        self.dilation = _at_least_pair(1, "dilation", dilation)
+        self.groups = _at_least(1, "groups", groups)
+        self.kernel_num = _at_least(1, "kernel_num", kernel_num)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups={groups} must divide in_channels={in_channels} and "
+                f"out_channels={out_channels}"
+            )
+        if not 0 < reduction <= 1:
+            raise ValueError(f"reduction must be in (0, 1], got {reduction!r}")
+        self.reduction = reduction
+        self.attention = ODAttention(
+            in_channels,
+            out_channels,
+            self.kernel_size,
+            groups,
+            kernel_num=kernel_num,
+            reduction=reduction,
+            temperature=checked_temperature(temperature),
+            norm_cfg=norm_cfg,
+        )
+        self.weight = nn.Parameter(
+            torch.empty(
+                kernel_num, out_channels, in_channels // groups, *self.kernel_size
+            )
+        )
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self._reset_bank()
+
+    def _reset_bank(self) -> None:
+        for kernel in self.weight:
+            # One by one: the fan of the 5-D bank as a whole would be wrong.
+            nn.init.kaiming_normal_(kernel, mode="fan_out")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew as the release does."""
+        self._reset_bank()
+        self.attention.reset_parameters()
+
+    def init_weights(self) -> None:
+        """OpenMMLab's name for it; without one, mmcv would re-initialise the bank."""
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def inflate_(
+        self,
+        kernel: Tensor,
+        *,
+        noise: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Become the static convolution with ``kernel (Co, Ci/G, kh, kw)``.
+
+        Zeroed heads make every sigmoid 1/2 and the kernel attention uniform, so a bank
+        of ``2^m * kernel`` with m sigmoids computes the same function at any
+        temperature. Equal kernels would receive equal gradients for ever: ``noise``
+        (relative to the kernel's standard deviation) tells them apart, and because it
+        sums to zero over the bank the function still does not change.
+
+        Raises:
+            ValueError: if ``kernel`` is of another shape.
+        """
+        if kernel.shape != self.weight.shape[1:]:
+            raise ValueError(
+                f"kernel must have shape {tuple(self.weight.shape[1:])}, "
+                f"got {tuple(kernel.shape)}"
+            )
+        heads = [
+            head
+            for name, head in self.attention.named_children()
+            if name.endswith("_fc")
+        ]
+        for head in heads:
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        sigmoids = sum(head is not self.attention.kernel_fc for head in heads)
+        spread = torch.empty_like(self.weight).normal_(generator=generator)
+        spread -= spread.mean(0)
+        self.weight.copy_(2**sigmoids * (kernel + noise * kernel.std() * spread))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return odconv2d(
+            x,
+            self.weight,
+            self.attention(x),
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ODConv2d:
+        # channels_last exists for 4-D tensors only, and `.to(memory_format=...)` raises
+        # on a 5-D parameter: hand the bank over as N * Co filters.
+        def on_filters(tensor: Tensor) -> Tensor:
+            if tensor.dim() != 5:
+                return fn(tensor)
+            return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
+
+        return super()._apply(on_filters, recurse)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, "
+            f"kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, "
+            f"groups={self.groups}, bias={self.bias is not None}, "
+            f"kernel_num={self.kernel_num}, reduction={self.reduction:g}"
+        )
+
+
+def checked_temperature(value: float) -> float:
+    """``value`` if it is a finite number above 0, else ``ValueError``."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"temperature must be above 0 and finite, got {value!r}")
+    return float(value)
+
+
+def _at_least(minimum: int, name: str, value: int) -> int:
+    if not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name} must be an int of at least {minimum}, got {value!r}")
+    return value
+
+
+def _at_least_pair(minimum: int, name: str, value: int | Pair) -> Pair:
+    pair = value if isinstance(value, str) else tuple(_pair(value))
+    if (
+        isinstance(pair, str)
+        or len(pair) != 2
+        or not all(isinstance(v, int) and v >= minimum for v in pair)
+    ):
+        raise ValueError(
+            f"{name} must be an int or a pair of ints of at least {minimum}, "
+            f"got {value!r}"
+        )
+    return pair

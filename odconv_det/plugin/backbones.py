@@ -1,0 +1,301 @@
+"""MMDetection's ResNet and MobileNetV2 with chosen convolutions made dynamic."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmdet.models.backbones import MobileNetV2, ResNet
+from mmdet.registry import MODELS
+from torch import nn
+from typing_extensions import Self
+
+from odconv_det.layers import ODAttention
+from odconv_det.plugin.pretrained import StrictPretrained
+from odconv_det.surgery import swap
+
+__all__ = [
+    "DynamicMobileNetV2",
+    "DynamicResNet",
+    "ODMobileNetV2",
+    "ODResNet",
+    "OD_MobileNetV2",
+    "OD_ResNet",
+]
+
+
+class _Dynamic(StrictPretrained):
+    """Mixin: swaps the network's convolutions, and freezes attention with its stage."""
+
+    freeze_attention = True
+
+    def _make_dynamic(
+        self, dynamic: Mapping[str, Any] | None, where: re.Pattern[str]
+    ) -> None:
+        if dynamic is not None:
+            options = {"norm_cfg": _attention_norm(self.norm_cfg), **dynamic}
+            layer = MODELS.get(options.pop("type"))
+            swap(self, lambda name, conv: bool(where.fullmatch(name)), layer, **options)
+        # Upstream froze before the swap (ResNet), or would only in train() (MobileNetV2),
+        # which is after DDP has counted the parameters that need a gradient.
+        self._freeze_stages()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        return self  # upstream returns None, which breaks `net = Net().eval()`
+
+    def _frozen_parts(self) -> Iterable[nn.Module]:
+        """The modules that ``frozen_stages`` freezes."""
+        raise NotImplementedError
+
+    def _freeze_stages(self) -> None:
+        for part in self._frozen_parts():
+            attention = [m for m in part.modules() if isinstance(m, ODAttention)]
+            trainable = [
+                p for m in attention for p in m.parameters() if p.requires_grad
+            ]
+            part.eval()
+            part.requires_grad_(False)
+            if not self.freeze_attention:
+                for module in attention:
+                    module.train(self.training)
+                for parameter in trainable:
+                    parameter.requires_grad_()
+
+
+def _attention_norm(norm_cfg: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The network's BatchNorm is the attention's too; other norms are not for it."""
+    return dict(norm_cfg) if norm_cfg["type"] in ("BN", "SyncBN") else None
+
+
+@MODELS.register_module()
+class DynamicResNet(_Dynamic, ResNet):
+    """MMDetection's ResNet whose residual blocks convolve dynamically.
+
+    The stem and the shortcut projections stay static, as in the ODConv paper.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        dynamic: the layer, e.g. ``dict(type='ODConv2d', kernel_num=4)``; ``None`` keeps
+            every convolution static (and the loading of weights strict).
+        freeze_attention: whether ``frozen_stages`` stops the attention too.
+        **kwargs: those of MMDetection's ``ResNet``.
+
+    Raises:
+        ValueError: for a depth that does not exist.
+    """
+
+    _DYNAMIC = re.compile(r"layer\d\.\d+\.conv\d")
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        dynamic: Mapping[str, Any] | None = None,
+        freeze_attention: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if depth not in self.arch_settings:
+            raise ValueError(
+                f"depth must be one of {list(self.arch_settings)}, got {depth!r}"
+            )
+        super().__init__(depth, **kwargs)
+        self.freeze_attention = freeze_attention
+        self._make_dynamic(dynamic, self._DYNAMIC)
+
+    def _frozen_parts(self) -> Iterable[nn.Module]:
+        if self.frozen_stages >= 0:
+            yield from [self.stem] if self.deep_stem else [self.conv1, self.norm1]
+        for i in range(1, self.frozen_stages + 1):
+            yield getattr(self, f"layer{i}")
+
+    def fresh_prefixes(self) -> tuple[str, ...]:
+        return tuple(
+            f"{name}.{plugin}."
+            for name, block in self.named_modules()
+            for position in ("conv1", "conv2", "conv3")
+            for plugin in getattr(block, f"after_{position}_plugin_names", ())
+        )
+
+
+@MODELS.register_module()
+class DynamicMobileNetV2(_Dynamic, MobileNetV2):
+    """MMDetection's MobileNetV2 whose convolutions are dynamic, except the stem.
+
+    Args:
+        widen_factor: width multiplier.
+        out_indices: which of ``layer1`` .. ``layer7`` (0 to 6) and ``conv2`` (7) to
+            return.
+        frozen_stages: -1 freezes nothing, 0 the stem, ``i`` the stem and ``layer1`` to
+            ``layer<i>``, 8 ``conv2`` as well.
+        dynamic: the layer, e.g. ``dict(type='ODConv2d', kernel_num=4)``; ``None`` keeps
+            every convolution static (and the loading of weights strict).
+        freeze_attention: whether ``frozen_stages`` stops the attention too.
+        **kwargs: those of MMDetection's ``MobileNetV2``.
+
+    Raises:
+        ValueError: for ``out_indices`` or ``frozen_stages`` out of range.
+    """
+
+    _DYNAMIC = re.compile(r"(layer\d\.\d+\.\w+|conv2)\.conv")
+
+    def __init__(
+        self,
+        widen_factor: float = 1.0,
+        out_indices: Sequence[int] = (1, 2, 4, 7),
+        frozen_stages: int = -1,
+        *,
+        dynamic: Mapping[str, Any] | None = None,
+        freeze_attention: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if frozen_stages not in range(-1, 9):
+            raise ValueError(f"frozen_stages must be in -1 .. 8, got {frozen_stages!r}")
+        super().__init__(widen_factor, out_indices, **kwargs)
+        self.frozen_stages = frozen_stages
+        self.freeze_attention = freeze_attention
+        self._make_dynamic(dynamic, self._DYNAMIC)
+
+    def _frozen_parts(self) -> Iterable[nn.Module]:
+        parts = ["conv1", *self.layers]
+        return [getattr(self, name) for name in parts[: self.frozen_stages + 1]]
+
+
+def _odconv(kernel_num: int, reduction: float) -> dict[str, Any]:
+    return dict(type="ODConv2d", kernel_num=kernel_num, reduction=reduction)
+
+
+@MODELS.register_module()
+class ODResNet(DynamicResNet):
+    """ResNet of the ODConv paper: every convolution of the residual blocks is ODConv.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        kernel_num: kernels in each bank (the paper's 1x and 4x).
+        reduction: hidden width of the attention, relative to its input's channels.
+        **kwargs: those of :class:`DynamicResNet` and MMDetection's ``ResNet``.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        kernel_num: int = 1,
+        reduction: float = 1 / 16,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(depth, dynamic=_odconv(kernel_num, reduction), **kwargs)
+
+
+@MODELS.register_module()
+class ODMobileNetV2(DynamicMobileNetV2):
+    """MobileNetV2 of the ODConv paper: every convolution but the stem is ODConv.
+
+    Args:
+        widen_factor: width multiplier.
+        out_indices: see :class:`DynamicMobileNetV2`.
+        frozen_stages: see :class:`DynamicMobileNetV2`.
+        kernel_num: kernels in each bank (the paper's 1x and 4x).
+        reduction: hidden width of the attention, relative to its input's channels.
+        **kwargs: those of :class:`DynamicMobileNetV2` and MMDetection's ``MobileNetV2``.
+    """
+
+    def __init__(
+        self,
+        widen_factor: float = 1.0,
+        out_indices: Sequence[int] = (1, 2, 4, 7),
+        frozen_stages: int = -1,
+        *,
+        kernel_num: int = 1,
+        reduction: float = 1 / 16,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            widen_factor,
+            out_indices,
+            frozen_stages,
+            dynamic=_odconv(kernel_num, reduction),
+            **kwargs,
+        )
+
+
+@MODELS.register_module()
+class OD_ResNet(ODResNet):  # noqa: N801  (the release's name)
+    """:class:`ODResNet` with the arguments and defaults of the authors' release.
+
+    ``num_classes`` is taken and not used: the classifier of ImageNet is not kept.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int = 1000,
+        reduction: float = 0.0625,
+        kernel_num: int = 1,
+        frozen_stages: int = 0,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        norm_eval: bool = True,
+        pretrained: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            depth,
+            reduction=reduction,
+            kernel_num=kernel_num,
+            frozen_stages=frozen_stages,
+            out_indices=tuple(out_indices),
+            norm_eval=norm_eval,
+            **_init_cfg(pretrained),
+            **kwargs,
+        )
+
+
+@MODELS.register_module()
+class OD_MobileNetV2(ODMobileNetV2):  # noqa: N801  (the release's name)
+    """:class:`ODMobileNetV2` with the arguments and defaults of the authors' release.
+
+    The release counts in strides: 0 to 4 are the last maps at stride 2, 4, 8, 16 and
+    32, in ``out_indices`` as in ``frozen_stages`` (which freezes everything up to that
+    map; -1 freezes nothing). ``num_classes`` is taken and not used: the classifier of
+    ImageNet is not kept.
+
+    Raises:
+        ValueError: for ``out_indices`` or ``frozen_stages`` out of range.
+    """
+
+    _MAPS = (0, 1, 2, 4, 7)  # in MMDetection's numbering of MobileNetV2's layers
+    # The last map is conv2's, and frozen_stages=8 is the one that includes conv2.
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        width_mult: float = 1.0,
+        reduction: float = 0.0625,
+        kernel_num: int = 1,
+        frozen_stages: int = 0,
+        out_indices: Sequence[int] = (1, 2, 3, 4),
+        norm_eval: bool = True,
+        pretrained: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not set(out_indices) <= set(range(5)):
+            raise ValueError(f"out_indices must be in 0 .. 4, got {out_indices!r}")
+        if frozen_stages not in range(-1, 5):
+            raise ValueError(f"frozen_stages must be in -1 .. 4, got {frozen_stages!r}")
+        super().__init__(
+            width_mult,
+            tuple(self._MAPS[i] for i in out_indices),
+            -1 if frozen_stages < 0 else self._MAPS[frozen_stages] + 1,
+            reduction=reduction,
+            kernel_num=kernel_num,
+            norm_eval=norm_eval,
+            **_init_cfg(pretrained),
+            **kwargs,
+        )
+
+
+def _init_cfg(pretrained: str | None) -> dict[str, Any]:
+    if pretrained is None:
+        return {}
+    return {"init_cfg": dict(type="Pretrained", checkpoint=pretrained)}

@@ -1,0 +1,126 @@
+"""``init_cfg=dict(type='Pretrained', ...)`` that loads everything or says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from odconv_det.checkpoints import (
+    CheckpointError,
+    MissingCheckpointError,
+    backbone_tensors,
+    from_release,
+    load_exactly,
+    locate,
+    read_tensors,
+)
+from odconv_det.checkpoints.zoo import SCHEME
+
+__all__ = ["StrictPretrained", "load_address"]
+
+
+@CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
+def load_address(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """An ``odconv://`` address wherever mmengine takes a checkpoint (``load_from``)."""
+    return {"state_dict": from_release(read_tensors(_locate(filename)))}
+
+
+class StrictPretrained:
+    """Mixin of a backbone: its ``Pretrained`` weights all load, or training stops.
+
+    mmengine loads them with ``strict=False`` and goes on whatever was missing. Here a
+    file that does not fit raises :class:`CheckpointError` at once. A file that is not
+    there raises at the first forward pass: until then a resumed run or ``load_from``
+    may bring the weights, and must not need the ImageNet file.
+    """
+
+    _missing_weights: str | None = None
+
+    def init_weights(self) -> None:
+        own_cfg = self.init_cfg
+        cfgs = [own_cfg] if isinstance(own_cfg, Mapping) else list(own_cfg or [])
+        pretrained = [cfg for cfg in cfgs if _is_pretrained(cfg)]
+        self.init_cfg = [cfg for cfg in cfgs if not _is_pretrained(cfg)]
+        super().init_weights()
+        self.init_cfg = own_cfg
+        for cfg in pretrained:
+            self._load_pretrained(cfg["checkpoint"], cfg.get("prefix"))
+
+    def fresh_prefixes(self) -> tuple[str, ...]:
+        """Where the names of parts begin that no ImageNet file holds."""
+        return ()
+
+    def _load_pretrained(self, address: str, prefix: str | None) -> None:
+        try:
+            tensors = from_release(read_tensors(_locate(address)))
+        except MissingCheckpointError as error:
+            self._missing_weights = str(error)
+            print_log(
+                f"{error}. Training will not start unless a checkpoint is resumed or "
+                "loaded instead.",
+                logger="current",
+                level="WARNING",
+            )
+            return
+        if prefix:
+            tensors = {
+                key.removeprefix(prefix): tensor
+                for key, tensor in tensors.items()
+                if key.startswith(prefix)
+            }
+            if not tensors:
+                raise CheckpointError(f"{address} has no tensor under {prefix!r}")
+        else:
+            tensors = backbone_tensors(tensors)
+        total = len(tensors)
+        fresh = self._fresh_tensors(tensors)
+        load_exactly(self, tensors | fresh, address)
+        self._missing_weights = None
+        print_log(
+            f"{type(self).__name__}: loaded {total} of {total} tensors from {address}"
+            + (f"; {len(fresh)} of plugins start fresh" if fresh else ""),
+            logger="current",
+        )
+
+    def _fresh_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            key: tensor
+            for key, tensor in self.state_dict().items()
+            if key not in tensors and key.startswith(self.fresh_prefixes())
+        }
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
+    ) -> None:
+        if self._missing_weights and all(
+            prefix + key in state_dict for key in self.state_dict()
+        ):
+            self._missing_weights = None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self._missing_weights:
+            raise CheckpointError(self._missing_weights)
+        return super().forward(x)
+
+
+def _is_pretrained(cfg: Mapping[str, Any]) -> bool:
+    return cfg["type"] in ("Pretrained", PretrainedInit)
+
+
+def _locate(address: str) -> Path:
+    # One process downloads; its peers then find the file.
+    if not is_main_process():
+        barrier()
+        return locate(address)
+    try:
+        return locate(address)
+    finally:
+        barrier()
