@@ -8,7 +8,7 @@ from odconv_det import ODConv2d
 
 
 def odconv2d_oracle(layer: ODConv2d, x: Tensor) -> Tensor:
-    """ODConv of ``x (B, Ci, H, W)`` from the layer's parameters; eval-mode BatchNorm."""
+    """ODConv of ``x (B, Ci, H, W)`` from the layer's parameters, in eval mode."""
     return torch.stack([_one_sample(layer, sample) for sample in x])
 
 

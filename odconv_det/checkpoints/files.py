@@ -45,10 +45,10 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    safe = _safetensors(path)
+    library = _safetensors(path)
     try:
-        return safe.load_file(path)
-    except (safe.SafetensorError, OSError) as error:
+        return library.torch.load_file(path)
+    except (library.SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is no whole safetensors file: {error}") from None
 
 
@@ -85,10 +85,10 @@ def write_tensors(
     tensors = {key: value.detach().contiguous() for key, value in tensors.items()}
     save: Callable[[Path], None]
     if _is_safetensors(path):
-        safe = _safetensors(path)
+        library = _safetensors(path)
 
         def save(part: Path) -> None:
-            safe.save_file(tensors, part, dict(metadata or {}))
+            library.torch.save_file(tensors, part, dict(metadata or {}))
 
     elif path.suffix == ".pth":
 
@@ -115,7 +115,7 @@ def _safetensors(path: Path) -> Any:
         raise CheckpointError(
             f"{path.name} needs the safetensors package: pip install safetensors"
         ) from None
-    return safetensors.torch
+    return safetensors
 
 
 def _first_sentence(error: Exception) -> str:

@@ -27,7 +27,7 @@ def mismatch(
         if key in tensors and tensors[key].shape != tensor.shape
     ]
     kinds = [
-        f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN])}{', ...' * (len(keys) > _SHOWN)})"
+        f"{len(keys)} {kind} ({_first(keys)})"
         for kind, keys in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -70,6 +70,10 @@ def _other_settings(
         for name, value in ours.items()
         if name in theirs and theirs[name] != value
     ]
+
+
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:_SHOWN] + ["..."] * (len(keys) > _SHOWN))
 
 
 def _short(value: object) -> str:

@@ -1,7 +1,7 @@
 """The authors' files under ``odconv://`` addresses.
 
-Files lie in ``$ODCONV_HOME`` (by default ``odconv_det`` in the user's cache folder). The
-release hosts them on Google Drive, without hashes.
+Files lie in ``$ODCONV_HOME`` (by default ``odconv_det`` in the user's cache folder).
+The release hosts them on Google Drive, without hashes.
 """
 
 from __future__ import annotations

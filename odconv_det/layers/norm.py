@@ -66,7 +66,7 @@ def _has_peers() -> bool:
 @functools.cache
 def _say_once() -> None:
     warnings.warn(
-        "training with one sample per batch: the BatchNorm of the attention uses its "
-        "running statistics (said once)",
+        "training with fewer than two samples in a batch: the BatchNorm of the "
+        "attention uses its running statistics (said once)",
         stacklevel=2,
     )

@@ -86,10 +86,8 @@ class ODAttention(nn.Module):
                 filter=None if filter_ is None else filter_.sigmoid(),
                 spatial=None
                 if spatial is None
-                else spatial.sigmoid().view(-1, 1, 1, *self.kernel_size),
-                kernel=None
-                if kernel is None
-                else kernel.softmax(1).view(len(kernel), -1, 1, 1, 1, 1),
+                else spatial.sigmoid().view(len(z), 1, 1, *self.kernel_size),
+                kernel=None if kernel is None else kernel.softmax(1)[..., None, None],
             )
 
     def _logits(self, name: str, z: Tensor) -> Tensor | None:

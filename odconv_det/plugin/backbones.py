@@ -35,10 +35,13 @@ class _Dynamic(StrictPretrained):
     ) -> None:
         if dynamic is not None:
             options = {"norm_cfg": _attention_norm(self.norm_cfg), **dynamic}
-            layer = MODELS.get(options.pop("type"))
-            swap(self, lambda name, conv: bool(where.fullmatch(name)), layer, **options)
-        # Upstream froze before the swap (ResNet), or would only in train() (MobileNetV2),
-        # which is after DDP has counted the parameters that need a gradient.
+            swap(
+                self,
+                lambda name, conv: where.fullmatch(name) is not None,
+                lambda **geometry: MODELS.build({**options, **geometry}),
+            )
+        # Upstream's ResNet froze before the swap; its MobileNetV2 would in train(), which
+        # is after DDP has counted the parameters that need a gradient.
         self._freeze_stages()
 
     def train(self, mode: bool = True) -> Self:
@@ -198,7 +201,7 @@ class ODMobileNetV2(DynamicMobileNetV2):
         frozen_stages: see :class:`DynamicMobileNetV2`.
         kernel_num: kernels in each bank (the paper's 1x and 4x).
         reduction: hidden width of the attention, relative to its input's channels.
-        **kwargs: those of :class:`DynamicMobileNetV2` and MMDetection's ``MobileNetV2``.
+        **kwargs: those of :class:`DynamicMobileNetV2` and of MMDetection's.
     """
 
     def __init__(

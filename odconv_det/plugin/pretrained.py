@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class StrictPretrained:
                 f"{error}. Training will not start unless a checkpoint is resumed or "
                 "loaded instead.",
                 logger="current",
-                level="WARNING",
+                level=logging.WARNING,
             )
             return
         if prefix:

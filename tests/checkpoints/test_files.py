@@ -1,0 +1,114 @@
+"""Files are read without running code, and written whole or not at all."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from odconv_det.checkpoints import (
+    CheckpointError,
+    MissingCheckpointError,
+    read_tensors,
+    write_tensors,
+)
+
+TENSORS = {"a.weight": torch.randn(2, 3), "a.count": torch.tensor(3)}
+
+
+def same(one, other):
+    assert list(one) == list(other)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_a_written_file_reads_back(tmp_path, name):
+    write_tensors(tmp_path / "sub" / name, TENSORS, {"source": "test"})
+    read = read_tensors(tmp_path / "sub" / name)
+    same({key: read[key] for key in TENSORS}, TENSORS)
+    assert os.listdir(tmp_path / "sub") == [name]
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_reads_the_weights_of_a_training_checkpoint(tmp_path, legacy):
+    """As the authors' trainer saves it."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    content = dict(
+        epoch=100,
+        state_dict=TENSORS,
+        acc=78.5,
+        best_acc=torch.tensor(78.5),
+        optimizer=optimizer.state_dict(),
+    )
+    path = tmp_path / "model.pth.tar"
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    same(read_tensors(path), TENSORS)
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("plain_pickle", [True, False])
+def test_pickled_code_is_refused_and_never_run(tmp_path, plain_pickle):
+    path, ran = tmp_path / "evil.pth", tmp_path / "ran"
+    content = {"state_dict": TENSORS, "x": Payload(ran)}
+    if plain_pickle:
+        path.write_bytes(pickle.dumps({"x": Payload(ran)}))
+    else:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match="evil.pth"):
+        read_tensors(path)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("content", [b"", b"<html>quota exceeded</html>", "half"])
+def test_a_broken_file_is_one_clear_error(tmp_path, name, content):
+    path = tmp_path / name
+    if content == "half":
+        write_tensors(path, TENSORS)
+        content = path.read_bytes()[: path.stat().st_size // 2]
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=name) as caught:
+        read_tensors(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [{}, [1, 2], {"state_dict": {"a": 1}}, {1: 2}])
+def test_something_else_than_a_state_dict_is_an_error(tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="state dict"):
+        read_tensors(tmp_path / "w.pth")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(MissingCheckpointError, match="nothing.pth"):
+        read_tensors(tmp_path / "nothing.pth")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.pth"
+    write_tensors(path, TENSORS)
+
+    def full_disk(content, file):
+        file.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_tensors(path, {"b": torch.zeros(1)})
+    same(read_tensors(path), TENSORS)
+    assert os.listdir(tmp_path) == ["w.pth"]
+
+
+def test_refuses_another_suffix(tmp_path):
+    with pytest.raises(ValueError, match=r"w\.onnx"):
+        write_tensors(tmp_path / "w.onnx", TENSORS)

@@ -1,0 +1,294 @@
+"""Pretrained weights provably load, or training does not start."""
+
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModule
+from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
+from torch import nn
+
+from odconv_det.checkpoints import CheckpointError, from_release, write_tensors
+from odconv_det.plugin.backbones import (
+    DynamicMobileNetV2,
+    OD_MobileNetV2,
+    ODMobileNetV2,
+    ODResNet,
+)
+from tests.golden_weights import golden_state
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def release_file(path, name, dtype=torch.float16):
+    """The authors' training checkpoint: prefix, classifier, optimizer and all."""
+    keys = json.loads((GOLDEN / f"{name}.keys.json").read_text())
+    shapes = {key.removeprefix("module."): shape for key, shape in keys.items()}
+    state = {f"module.{k}": t for k, t in golden_state(shapes, 1.4, dtype).items()}
+    optimizer = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": []}
+    content = dict(
+        epoch=150,
+        state_dict=state,
+        acc=torch.tensor(70.0),
+        best_acc=70.2,
+        optimizer=optimizer,
+    )
+    torch.save(content, path)
+    return from_release(state)
+
+
+@pytest.fixture(scope="module")
+def mobilenet_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("release") / "od_mobilenetv2_0.5_4x.pth.tar"
+    return path, release_file(path, "odmobilenetv2_050_4x")
+
+
+@pytest.fixture(scope="module")
+def resnet_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("release") / "odresnet18_4x.pth.tar"
+    return path, release_file(path, "odresnet18_4x")
+
+
+def pretrained(path, **options):
+    return dict(init_cfg=dict(type="Pretrained", checkpoint=str(path), **options))
+
+
+def mobilenet(path, **options):
+    options = {"widen_factor": 0.5, "kernel_num": 4, **options}
+    return ODMobileNetV2(**options, **pretrained(path))
+
+
+def assert_holds(network, tensors):
+    state = network.state_dict()
+    assert set(state) == set(tensors)
+    assert all(torch.equal(state[k], t.to(state[k].dtype)) for k, t in tensors.items())
+
+
+class Records(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def log():
+    logger = MMLogger.get_current_instance()
+    handler = Records()
+    logger.addHandler(handler)
+    yield handler.lines
+    logger.removeHandler(handler)
+
+
+def test_loads_the_authors_file_as_it_is(mobilenet_file, log):
+    path, tensors = mobilenet_file
+    network = mobilenet(path)
+    network.init_weights()
+    assert_holds(network, tensors)
+    said = [line for line in log if "loaded" in line]
+    assert said == [
+        f"ODMobileNetV2: loaded {len(tensors)} of {len(tensors)} tensors from {path}"
+    ]
+
+
+def test_loads_into_a_resnet(resnet_file):
+    path, tensors = resnet_file
+    network = ODResNet(18, kernel_num=4, **pretrained(path))
+    network.init_weights()
+    assert_holds(network, tensors)
+
+
+def test_loads_through_the_releases_name(mobilenet_file):
+    path, tensors = mobilenet_file
+    network = OD_MobileNetV2(width_mult=0.5, kernel_num=4, pretrained=str(path))
+    network.init_weights()
+    assert_holds(network, tensors)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_loads_a_converted_file(mobilenet_file, tmp_path, suffix):
+    _, tensors = mobilenet_file
+    path = tmp_path / f"converted{suffix}"
+    write_tensors(path, tensors)
+    network = mobilenet(path)
+    network.init_weights()
+    assert_holds(network, tensors)
+
+
+def test_loads_an_address_from_odconv_home(mobilenet_file, tmp_path, monkeypatch):
+    path, tensors = mobilenet_file
+    monkeypatch.setenv("ODCONV_HOME", str(tmp_path))
+    (tmp_path / "mobilenetv2_050_4x.pth.tar").symlink_to(path)
+    network = mobilenet("odconv://mobilenetv2_050_4x")
+    network.init_weights()
+    assert_holds(network, tensors)
+
+
+def test_loads_inside_a_detector(mobilenet_file):
+    path, tensors = mobilenet_file
+
+    class Detector(BaseModule):
+        def __init__(self):
+            super().__init__()
+            self.backbone = mobilenet(path)
+
+    detector = Detector()
+    detector.init_weights()
+    assert_holds(detector.backbone, tensors)
+
+
+def test_loads_the_backbone_of_a_detector_file(mobilenet_file, tmp_path):
+    _, tensors = mobilenet_file
+    detector = {f"backbone.{k}": t for k, t in tensors.items()}
+    detector["neck.conv.weight"] = torch.zeros(1)
+    write_tensors(tmp_path / "detector.pth", detector)
+    network = mobilenet(tmp_path / "detector.pth")
+    network.init_weights()
+    assert_holds(network, tensors)
+
+
+def test_loads_what_lies_under_a_prefix(mobilenet_file, tmp_path):
+    _, tensors = mobilenet_file
+    path = tmp_path / "student.pth"
+    write_tensors(path, {f"student.{k}": t for k, t in tensors.items()})
+    network = ODMobileNetV2(0.5, kernel_num=4, **pretrained(path, prefix="student."))
+    network.init_weights()
+    assert_holds(network, tensors)
+    network = ODMobileNetV2(0.5, kernel_num=4, **pretrained(path, prefix="teacher."))
+    with pytest.raises(CheckpointError, match="teacher"):
+        network.init_weights()
+
+
+def test_loads_static_weights_into_the_static_network(tmp_path):
+    source = DynamicMobileNetV2(0.25)
+    write_tensors(tmp_path / "static.pth", source.state_dict())
+    network = DynamicMobileNetV2(0.25, **pretrained(tmp_path / "static.pth"))
+    network.init_weights()
+    assert_holds(network, source.state_dict())
+
+
+def test_plugins_start_fresh(tmp_path, log):
+    plain = ODResNet(50, base_channels=16)
+    write_tensors(tmp_path / "plain.pth", plain.state_dict())
+    block = dict(cfg=dict(type="ContextBlock", ratio=0.25), position="after_conv2")
+    network = ODResNet(
+        50, base_channels=16, plugins=[block], **pretrained(tmp_path / "plain.pth")
+    )
+    network.init_weights()
+    state = network.state_dict()
+    assert all(torch.equal(state[k], t) for k, t in plain.state_dict().items())
+    assert any("of plugins start fresh" in line for line in log)
+
+
+@pytest.mark.parametrize(
+    "build, says",
+    [
+        (
+            lambda path: mobilenet(path, kernel_num=1),
+            "made with kernel_num=4, this network has kernel_num=1",
+        ),
+        (
+            lambda path: mobilenet(path, widen_factor=1.0),
+            "made with widen_factor=0.5, this network has widen_factor=1",
+        ),
+        (
+            lambda path: mobilenet(path, reduction=0.25),
+            "made with reduction=0.0625, this network has reduction=0.25",
+        ),
+        (
+            lambda path: ODResNet(18, kernel_num=4, **pretrained(path)),
+            "made with network=MobileNetV2, this network has network=ResNet",
+        ),
+        (
+            lambda path: DynamicMobileNetV2(0.5, **pretrained(path)),
+            "made with kernel_num=4, this network has kernel_num=static",
+        ),
+    ],
+)
+def test_says_which_setting_the_file_was_made_with(mobilenet_file, build, says):
+    network = build(mobilenet_file[0])
+    with pytest.raises(CheckpointError) as caught:
+        network.init_weights()
+    message = str(caught.value)
+    assert says in message
+    assert "\n" not in message
+    assert re.search(
+        r"\((conv1|layer)[\w.]+[, ].*\.\.\.\)", message
+    )  # the first few keys
+
+
+def test_says_which_depth_the_file_was_made_with(resnet_file):
+    network = ODResNet(34, kernel_num=4, **pretrained(resnet_file[0]))
+    with pytest.raises(CheckpointError, match="depth=18, this network has depth=34"):
+        network.init_weights()
+
+
+def test_one_missing_tensor_is_an_error(mobilenet_file, tmp_path):
+    tensors = dict(mobilenet_file[1])
+    del tensors["layer3.1.expand_conv.conv.attention.fc.weight"]
+    write_tensors(tmp_path / "w.pth", tensors)
+    with pytest.raises(CheckpointError, match=r"1 missing \(layer3\.1\.expand_conv"):
+        mobilenet(tmp_path / "w.pth").init_weights()
+
+
+class TestMissingFile:
+    """A resumed run brings its own weights: it must not need the ImageNet file."""
+
+    def network(self, tmp_path):
+        network = ODMobileNetV2(0.25, **pretrained(tmp_path / "not_there.pth"))
+        network.init_weights()
+        return network
+
+    def test_stops_training_at_the_first_forward_pass(self, tmp_path, log):
+        network = self.network(tmp_path)
+        assert any("not_there.pth" in line for line in log)
+        with pytest.raises(CheckpointError, match="not_there.pth"):
+            network(torch.zeros(2, 3, 64, 64))
+
+    @pytest.mark.parametrize("load", [load_state_dict, nn.Module.load_state_dict])
+    @pytest.mark.parametrize("prefix", ["", "backbone."])
+    def test_is_forgotten_when_a_checkpoint_is_loaded(self, tmp_path, load, prefix):
+        network = self.network(tmp_path)
+        module = nn.ModuleDict({"backbone": network}) if prefix else network
+        load(module, module.state_dict())
+        network(torch.zeros(2, 3, 64, 64))
+
+    def test_is_not_forgotten_when_a_checkpoint_has_other_weights(self, tmp_path):
+        network = self.network(tmp_path)
+        state = network.state_dict()
+        del state["conv2.bn.bias"]
+        network.load_state_dict(state, strict=False)
+        with pytest.raises(CheckpointError, match="not_there.pth"):
+            network(torch.zeros(2, 3, 64, 64))
+
+
+def test_the_config_is_left_as_it_was(mobilenet_file):
+    cfg = dict(
+        type="ODMobileNetV2",
+        widen_factor=0.5,
+        kernel_num=4,
+        **pretrained(mobilenet_file[0]),
+    )
+    before = json.dumps(cfg)
+    network = MODELS.build(cfg)
+    network.init_weights()
+    assert json.dumps(cfg) == before
+    assert network.init_cfg == cfg["init_cfg"]
+
+
+def test_mmengine_takes_an_address_as_a_checkpoint(
+    mobilenet_file, tmp_path, monkeypatch
+):
+    path, tensors = mobilenet_file
+    monkeypatch.setenv("ODCONV_HOME", str(tmp_path))
+    (tmp_path / "mobilenetv2_050_4x.pth.tar").symlink_to(path)
+    network = ODMobileNetV2(0.5, kernel_num=4)
+    load_checkpoint(network, "odconv://mobilenetv2_050_4x", strict=True)
+    assert_holds(network, tensors)

@@ -1,0 +1,72 @@
+"""Convert a file of the authors' release to this project's names.
+
+Takes ImageNet files (.pth.tar) and MMDetection 2.x detectors, by path or odconv://
+address; drops the classifier and everything but the weights; checks that they cover the
+network of a config before anything is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from odconv_det.checkpoints import (
+    CheckpointError,
+    from_release,
+    locate,
+    mismatch,
+    read_tensors,
+    write_tensors,
+)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", help="file of the release, or an odconv:// address")
+    parser.add_argument("output", type=Path, help="the .safetensors or .pth to write")
+    parser.add_argument(
+        "--config", help="config whose detector, or whose backbone, it must cover"
+    )
+    return parser.parse_args(argv)
+
+
+def build_detector(config: str) -> nn.Module:
+    """The detector of ``config``, registered and built but not initialised."""
+    from mmdet.registry import MODELS
+    from mmdet.utils import register_all_modules
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(config)
+    register_all_modules(init_default_scope=True)
+    return MODELS.build(cfg.model)
+
+
+def verify(tensors: dict[str, Tensor], config: str) -> str:
+    """What the tensors cover, in words; CheckpointError if that is not all of it."""
+    detector = build_detector(config)
+    is_detector = any(key.startswith("backbone.") for key in tensors)
+    network = detector if is_detector else detector.backbone
+    name = type(network).__name__
+    if difference := mismatch(network.state_dict(), tensors):
+        raise CheckpointError(f"does not cover {name} of {config}: {difference}")
+    return f"all {len(tensors)} tensors of {name} in {config}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        tensors = from_release(read_tensors(locate(args.source)))
+        covers = verify(tensors, args.config) if args.config else "not verified"
+        write_tensors(args.output, tensors, {"format": "pt", "source": args.source})
+    except (CheckpointError, FileNotFoundError, ValueError) as error:
+        print(f"error: {args.source}: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.output}: {len(tensors)} tensors ({covers})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
