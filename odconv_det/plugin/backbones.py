@@ -24,6 +24,8 @@ __all__ = [
     "OD_ResNet",
 ]
 
+# Registered by force: a second import of the package must be harmless.
+
 
 class _Dynamic(StrictPretrained):
     """Mixin: swaps the network's convolutions, and freezes attention with its stage."""
@@ -40,8 +42,8 @@ class _Dynamic(StrictPretrained):
                 lambda name, conv: where.fullmatch(name) is not None,
                 lambda **geometry: MODELS.build({**options, **geometry}),
             )
-        # Upstream's ResNet froze before the swap; its MobileNetV2 would in train(), which
-        # is after DDP has counted the parameters that need a gradient.
+        # Upstream's ResNet froze before the swap; its MobileNetV2 would in train(),
+        # which is after DDP has counted the parameters that need a gradient.
         self._freeze_stages()
 
     def train(self, mode: bool = True) -> Self:
@@ -72,7 +74,7 @@ def _attention_norm(norm_cfg: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(norm_cfg) if norm_cfg["type"] in ("BN", "SyncBN") else None
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)
 class DynamicResNet(_Dynamic, ResNet):
     """MMDetection's ResNet whose residual blocks convolve dynamically.
 
@@ -122,7 +124,7 @@ class DynamicResNet(_Dynamic, ResNet):
         )
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)
 class DynamicMobileNetV2(_Dynamic, MobileNetV2):
     """MMDetection's MobileNetV2 whose convolutions are dynamic, except the stem.
 
@@ -169,7 +171,7 @@ def _odconv(kernel_num: int, reduction: float) -> dict[str, Any]:
     return dict(type="ODConv2d", kernel_num=kernel_num, reduction=reduction)
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)
 class ODResNet(DynamicResNet):
     """ResNet of the ODConv paper: every convolution of the residual blocks is ODConv.
 
@@ -191,7 +193,7 @@ class ODResNet(DynamicResNet):
         super().__init__(depth, dynamic=_odconv(kernel_num, reduction), **kwargs)
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)
 class ODMobileNetV2(DynamicMobileNetV2):
     """MobileNetV2 of the ODConv paper: every convolution but the stem is ODConv.
 
@@ -223,7 +225,7 @@ class ODMobileNetV2(DynamicMobileNetV2):
         )
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)
 class OD_ResNet(ODResNet):  # noqa: N801  (the release's name)
     """:class:`ODResNet` with the arguments and defaults of the authors' release.
 
@@ -254,7 +256,7 @@ class OD_ResNet(ODResNet):  # noqa: N801  (the release's name)
         )
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)
 class OD_MobileNetV2(ODMobileNetV2):  # noqa: N801  (the release's name)
     """:class:`ODMobileNetV2` with the arguments and defaults of the authors' release.
 

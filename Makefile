@@ -1,0 +1,31 @@
+# `make demo` and `make test` are the two commands to know; both set everything up.
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: setup demo test lint format clean help
+
+setup:  ## make .venv with everything needed (PYTHON=python3.12 picks an interpreter)
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed: apt install python3 python3-venv python3-dev, or name another: make setup PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) tools/setup_env.py
+
+demo: setup  ## train and evaluate a detector on real images, on the CPU
+	$(RUN) tools/demo/run.py
+
+test: lint  ## lint and every test
+	$(RUN) -m pytest -q
+
+lint: setup  ## check style
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: setup  ## put the code into the project's style
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:  ## remove caches and build products; .venv, data and results stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find odconv_det tools tests configs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## list these commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16

@@ -1,0 +1,313 @@
+"""Make .venv with everything the project needs: what `make setup` runs.
+
+Safe to repeat and to interrupt: a finished set-up is recognised in seconds, an
+unfinished one goes on. Versions come from constraints.txt. Written for the standard
+library of Python 3.6 on, so that an unsupported one gets a clear line.
+"""
+
+import collections
+import hashlib
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOG = VENV / "setup.log"
+STAMP = VENV / "setup.stamp"
+SUPPORTED = ((3, 10), (3, 12))
+
+# What a CUDA build is made for where no GPU is visible to ask (a login node, say).
+CUDA_ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0+PTX"
+
+# Exits non-zero unless mmcv's operators load; prints what they were built for.
+OPERATORS = "import mmcv.ops as ops; print(ops.get_compiling_cuda_version())"
+
+# Whether torch sees a GPU, and the CUDA version it is built for, if any.
+TORCH = "import torch; print(int(torch.cuda.is_available()), torch.version.cuda or '')"
+
+Build = collections.namedtuple("Build", ["device", "environment"])
+
+
+class SetupError(Exception):
+    """One line: what is wrong, and what to do."""
+
+
+def main():
+    """Set up; returns the exit status."""
+    try:
+        if is_up_to_date():
+            say(".venv is up to date")
+            return 0
+        check_interpreter(sys.version_info)
+        check_compiler()
+        make_venv()
+        install()
+        if run(PYTHON, "-m", "odconv_det.env").returncode:
+            raise SetupError("the environment is not complete, see above")
+        STAMP.write_text(fingerprint())
+        say("done: .venv is ready")
+        return 0
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nsetup: interrupted; `make setup` goes on from here", file=sys.stderr)
+        return 130
+
+
+def say(text):
+    """Print a line at once, also into a pipe."""
+    print("setup: " + text, flush=True)
+
+
+def run(*command, **options):
+    """Run a command in the project's folder, with text streams."""
+    command = [str(word) for word in command]
+    return subprocess.run(command, cwd=str(ROOT), text=True, **options)
+
+
+def output_of(*command):
+    """What a command prints; None where it fails or does not exist."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    try:
+        result = run(*command, **options)
+    except OSError:
+        return None
+    return None if result.returncode else result.stdout.strip()
+
+
+# --- is there anything to do? ---------------------------------------------------------
+
+
+def fingerprint():
+    """Hash of all that decides what .venv should hold, and of what it holds."""
+    digest = hashlib.sha256(str(ROOT).encode())  # a moved folder breaks the scripts
+    for name in ("constraints.txt", "pyproject.toml", "tools/setup_env.py"):
+        digest.update((ROOT / name).read_bytes())
+    for info in sorted(VENV.glob("lib/python3*/site-packages/*.dist-info")):
+        digest.update(info.name.encode())
+    digest.update(str(find_toolkit()).encode())
+    return digest.hexdigest()
+
+
+def is_up_to_date():
+    """Whether the last set-up still stands: same inputs, and the environment works."""
+    if not STAMP.exists() or STAMP.read_text() != fingerprint():
+        return False
+    return output_of(PYTHON, "-m", "odconv_det.env") is not None
+
+
+# --- the machine ----------------------------------------------------------------------
+
+
+def check_interpreter(version):
+    """Raise SetupError unless this Python can make the environment."""
+    found = "{}.{}".format(*version[:2])
+    low, high = ("{}.{}".format(*bound) for bound in SUPPORTED)
+    if not SUPPORTED[0] <= tuple(version[:2]) <= SUPPORTED[1]:
+        raise SetupError(
+            f"Python {found} is not supported, {low} to {high} are: name one, such as"
+            f" `make setup PYTHON=python{high}`"
+        )
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        raise SetupError(
+            "this Python cannot make environments: apt install python3-venv"
+            f" (or python{found}-venv)"
+        ) from None
+    if not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists():
+        raise SetupError(
+            "Python.h is missing, mmcv's operators cannot be built:"
+            f" apt install python3-dev (or python{found}-dev)"
+        )
+
+
+def check_compiler():
+    """Raise SetupError where there is no C++ compiler."""
+    words = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
+    compiler = shlex.split(words)[0]
+    if not shutil.which(compiler):
+        raise SetupError(
+            f"no C++ compiler ({compiler}), mmcv's operators cannot be built:"
+            " apt install build-essential"
+        )
+
+
+def find_toolkit():
+    """Folder of the CUDA toolkit, or None."""
+    nvcc = shutil.which("nvcc")
+    folders = [
+        os.environ.get("CUDA_HOME"),
+        os.environ.get("CUDA_PATH"),
+        nvcc and pathlib.Path(nvcc).resolve().parent.parent,
+        "/usr/local/cuda",
+    ]
+    for folder in filter(None, folders):
+        # A bare compiler builds nothing: the headers of torch include cusparse.h.
+        files = ("bin/nvcc", "include/cusparse.h")
+        if all(pathlib.Path(folder, name).exists() for name in files):
+            return str(folder)
+    return None
+
+
+def choose_build(torch_cuda, gpu, toolkit, toolkit_version):
+    """Decide what mmcv's operators are built for.
+
+    Args:
+        torch_cuda: CUDA version of torch such as "13.0"; empty for a CPU build.
+        gpu: whether torch sees a GPU.
+        toolkit: folder of the CUDA toolkit, or None.
+        toolkit_version: its version, or None.
+
+    Raises SetupError where torch sees a GPU that the operators could not use.
+    """
+    if not torch_cuda:
+        # torch.cuda is never available here: mmcv's own choice is the CPU too.
+        return Build("the CPU", {"FORCE_CUDA": "0"})
+    major = torch_cuda.split(".")[0]
+    if toolkit and toolkit_version and toolkit_version.split(".")[0] == major:
+        environment = {"FORCE_CUDA": "1", "CUDA_HOME": toolkit}
+        if not gpu and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+            environment["TORCH_CUDA_ARCH_LIST"] = CUDA_ARCHITECTURES
+        return Build("CUDA " + toolkit_version, environment)
+    if gpu:
+        found = f"{toolkit_version} in {toolkit}" if toolkit else "none"
+        raise SetupError(
+            f"to build mmcv's operators for the GPU a CUDA {torch_cuda} toolkit is"
+            f" needed (found: {found}): install it and set CUDA_HOME, or leave the GPU"
+            " out with `export CUDA_VISIBLE_DEVICES=`"
+        )
+    return Build("the CPU", {"FORCE_CUDA": "0"})
+
+
+# --- the steps ------------------------------------------------------------------------
+
+
+def make_venv():
+    """Create .venv, or mend it; a working one stays as it is."""
+    version = output_of(PYTHON, "-c", "import sys; print(*sys.version_info[:2])")
+    if version is None:
+        say(f".venv with Python {sys.version.split()[0]}")
+        command = (sys.executable, "-m", "venv", "--clear", VENV)
+        result = run(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if result.returncode:
+            raise SetupError(f"python -m venv failed: {result.stdout.strip()}")
+    elif not SUPPORTED[0] <= tuple(map(int, version.split())) <= SUPPORTED[1]:
+        raise SetupError(".venv is of an unsupported Python: remove it and try again")
+    remove_torn_packages()
+    has_pip = output_of(PYTHON, "-m", "pip", "--version") is not None
+    if not has_pip and output_of(PYTHON, "-m", "ensurepip") is None:
+        raise SetupError(".venv has no pip: remove .venv and try again")
+
+
+def remove_torn_packages():
+    """Make pip install again what an interrupted pip had begun to install.
+
+    The RECORD is the last file that pip writes. Without it a package looks installed,
+    cannot be uninstalled, and may lack anything.
+    """
+    for packages in VENV.glob("lib/python3*/site-packages"):
+        for info in packages.glob("*.dist-info"):
+            if not (info / "RECORD").exists():
+                shutil.rmtree(str(info))
+        for torn in packages.glob("~*"):  # pip's name for what it was taking away
+            shutil.rmtree(str(torn), ignore_errors=True)
+
+
+def install():
+    """Install everything, in the order that its parts need each other."""
+    LOG.write_text("")
+    say(f"output of pip goes to {LOG.relative_to(ROOT)}")
+    # First and on its own: everything below is built against this torch or admits it.
+    pip("torch (the largest download)", "torch")
+    pip("build tools", "setuptools", "wheel", "packaging", "ninja", "psutil")
+    pip("mmengine", "onedl-mmengine")
+    install_mmcv()
+    pip("mmdetection", "--no-build-isolation", "onedl-mmdetection")
+    pip("tools for tests and files", "pytest", "ruff", "safetensors", "gdown")
+    pip("odconv_det", "--no-deps", "--no-build-isolation", "-e", ".")
+
+
+def install_mmcv():
+    """Install mmcv with operators that fit this machine's torch."""
+    torch = output_of(PYTHON, "-c", TORCH)
+    if torch is None:
+        raise SetupError(
+            "torch is installed but cannot be imported: .venv/bin/python -c"
+            " 'import torch' says why; `rm -rf .venv` starts anew"
+        )
+    gpu, _, torch_cuda = torch.partition(" ")
+    toolkit = find_toolkit()
+    nvcc = toolkit and output_of(pathlib.Path(toolkit, "bin", "nvcc"), "--version")
+    release = nvcc and nvcc.partition("release ")[2].partition(",")[0]
+    build = choose_build(torch_cuda, gpu == "1", toolkit, release)
+    cores = len(os.sched_getaffinity(0))
+    environment = dict(os.environ, **build.environment)
+    # -g0: the interpreter's default -g triples the build's time. Optimisation stays.
+    environment["CFLAGS"] = (os.environ.get("CFLAGS", "") + " -g0").strip()
+    environment.setdefault("MAX_JOBS", str(cores))
+    step = f"mmcv, its operators built for {build.device}"
+    usual = f"usually 7 to 10 minutes on 2 cores, here {cores}"
+    if "CUDA" in build.device:
+        usual = f"tens of minutes on few cores, here {cores}"
+    arguments = ["--no-build-isolation", "onedl-mmcv"]
+    pip(f"{step} ({usual})", *arguments, environment=environment)
+    if not operators_fit(build):
+        # An older build, or one that pip had kept from another torch.
+        arguments += ["--force-reinstall", "--no-deps", "--no-cache-dir"]
+        pip(f"{step} anew ({usual})", *arguments, environment=environment)
+
+
+def operators_fit(build):
+    """Whether mmcv's operators load, and know CUDA if they should."""
+    built_for = output_of(PYTHON, "-c", OPERATORS)
+    if built_for is None:
+        return False
+    return "CUDA" not in build.device or "not available" not in built_for
+
+
+def pip(step, *arguments, **options):
+    """Install with pip under the constraints; its output goes to the log."""
+    say(step)
+    started = time.time()
+    command = [str(PYTHON), "-m", "pip", "install", "-c", "constraints.txt"]
+    with LOG.open("a") as log:
+        print("\n$ pip install", *arguments, file=log, flush=True)
+        process = subprocess.Popen(
+            command + list(arguments),
+            cwd=str(ROOT),
+            env=options.get("environment"),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            # pip has got the Ctrl-C too: let it remove its temporary files.
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+            raise
+    if status:
+        tail = LOG.read_text(errors="replace").splitlines()[-25:]
+        print("\n".join(tail), file=sys.stderr)
+        step, log_name = step.split(" (")[0], LOG.relative_to(ROOT)
+        raise SetupError(
+            f"pip could not install {step}: see above and {log_name}. It needs the"
+            " network and disk space; `make setup` tries again"
+        )
+    say(f"  {time.time() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
