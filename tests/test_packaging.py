@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,10 @@ def test_the_constraints_pin_the_stack_and_leave_torchvision_out():
 def test_the_environment_is_the_pinned_one():
     installed = {
         re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower(): one.version.split("+")[0]
-        for one in importlib.metadata.distributions()
+        # Not all of sys.path: setuptools puts its vendored packages there.
+        for one in importlib.metadata.distributions(
+            path=[sysconfig.get_path("purelib")]
+        )
     }
     pinned = pins()
     assert {name: installed.get(name) for name in pinned} == pinned

@@ -26,7 +26,12 @@ from odconv_det.checkpoints import (
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", help="file of the release, or an odconv:// address")
-    parser.add_argument("output", type=Path, help="the .safetensors or .pth to write")
+    parser.add_argument(
+        "output",
+        type=Path,
+        help="the .safetensors or .pth to write; "
+        "mmengine's load_from and tools/test.py read .pth only",
+    )
     parser.add_argument(
         "--config", help="config whose detector, or whose backbone, it must cover"
     )

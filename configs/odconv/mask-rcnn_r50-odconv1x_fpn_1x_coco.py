@@ -1,0 +1,14 @@
+_base_ = [
+    "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
+    "mmdet::_base_/datasets/coco_instance.py",
+    "mmdet::_base_/schedules/schedule_1x.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    backbone=dict(
+        type="ODResNet",
+        kernel_num=1,
+        init_cfg=dict(checkpoint="odconv://resnet50_1x"),
+    )
+)

@@ -1,0 +1,74 @@
+"""Evaluate a detector; the flags are those of MMDetection's own tools/test.py."""
+
+import argparse
+from copy import deepcopy
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmengine.config import Config
+
+from odconv_det.plugin import cli
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint to evaluate")
+    parser.add_argument("--out", help="write the predictions to this .pkl file")
+    parser.add_argument("--show", action="store_true", help="show painted images")
+    parser.add_argument(
+        "--show-dir", help="write painted images to this folder below the work dir"
+    )
+    parser.add_argument(
+        "--wait-time", type=float, default=2, help="seconds an image is shown"
+    )
+    parser.add_argument(
+        "--tta", action="store_true", help="merge the boxes of mirrored images"
+    )
+    cli.add_arguments(parser)
+    args = parser.parse_args()
+    if args.out and not args.out.endswith((".pkl", ".pickle")):
+        parser.error(f"--out must name a .pkl or .pickle file, got {args.out}")
+    return args
+
+
+def use_tta(cfg: Config) -> None:
+    """Predict with the config's tta_model and tta_pipeline, by default both mirrors."""
+    if "mask_head" in cfg.model.get("roi_head", {}):
+        raise cli.ToolError(
+            "--tta merges boxes only; this detector also predicts masks"
+        )
+    dataset = cfg.test_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    if "tta_pipeline" in cfg:
+        dataset.pipeline = cfg.tta_pipeline
+    else:
+        pack = deepcopy(dataset.pipeline[-1])
+        pack.meta_keys = (*pack.meta_keys, "flip", "flip_direction")
+        mirrors = [dict(type="RandomFlip", prob=prob) for prob in (1.0, 0.0)]
+        dataset.pipeline[-1] = dict(type="TestTimeAug", transforms=[mirrors, [pack]])
+    nms = dict(type="nms", iou_threshold=0.5)
+    default = dict(type="DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
+    cfg.model = dict(cfg.get("tta_model", default), module=cfg.model)
+
+
+def main() -> None:
+    args = parse_args()
+    with cli.one_line_errors():
+        cfg = cli.load_config(args)
+        cfg.load_from = args.checkpoint
+        cli.check_data(cfg, "test_dataloader", "test_evaluator")
+        cli.check_weights(cfg)
+        if args.show or args.show_dir:
+            cfg = trigger_visualization_hook(cfg, args)
+        if args.tta:
+            use_tta(cfg)
+        runner = cli.build_runner(cfg)
+        if args.out:
+            runner.test_evaluator.metrics.append(DumpDetResults(args.out))
+        runner.test()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Train a detector; the flags are those of MMDetection's own tools/train.py."""
+
+import argparse
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from odconv_det.plugin import cli
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--amp", action="store_true", help="mixed precision (GPU)")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate by batch size / auto_scale_lr.base_batch_size",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="continue from this checkpoint, or without a value from the latest one "
+        "in the work dir, if there is one",
+    )
+    cli.add_arguments(parser)
+    return parser.parse_args()
+
+
+def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
+    if args.amp:
+        if get_device() == "cpu":
+            raise cli.ToolError("--amp needs a GPU; leave it out to train on the CPU")
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.loss_scale = "dynamic"
+    if args.auto_scale_lr:
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            raise cli.ToolError(
+                f"--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size"
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == "auto" else args.resume
+
+
+def main() -> None:
+    args = parse_args()
+    with cli.one_line_errors():
+        cfg = cli.load_config(args)
+        apply_flags(cfg, args)
+        cli.check_data(cfg, "train_dataloader", "val_dataloader", "val_evaluator")
+        cli.check_weights(cfg)
+        cli.build_runner(cfg).train()
+
+
+if __name__ == "__main__":
+    main()
