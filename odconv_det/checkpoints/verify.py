@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from odconv_det.checkpoints.describe import describe
 from odconv_det.checkpoints.errors import CheckpointError
+from odconv_det.checkpoints.keys import backbone_tensors
 
 __all__ = ["load_exactly", "mismatch"]
 
@@ -63,7 +64,8 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) 
 def _other_settings(
     expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> list[str]:
-    ours, theirs = describe(expected), describe(tensors)
+    ours = describe(backbone_tensors(expected))
+    theirs = describe(backbone_tensors(tensors))
     return [
         f"the file was made with {name}={_short(theirs[name])}, "
         f"this network has {name}={_short(value)}"
