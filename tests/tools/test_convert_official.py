@@ -62,10 +62,9 @@ def test_an_imagenet_file_becomes_a_backbone(imagenet_file, tmp_path, capsys, su
     arguments = [str(imagenet_file), str(output), f"--config={CONFIG}"]
     assert convert.main(arguments) == 0
     assert "all 924 tensors of ODMobileNetV2" in capsys.readouterr().out
-    network = ODMobileNetV2(kernel_num=4)
-    network.load_state_dict(read_tensors(output), strict=True)
-    expected = from_release(release_state(""))
-    assert all(torch.equal(read_tensors(output)[k], t) for k, t in expected.items())
+    converted, expected = read_tensors(output), from_release(release_state(""))
+    ODMobileNetV2(kernel_num=4).load_state_dict(converted, strict=True)
+    assert all(torch.equal(converted[key], t) for key, t in expected.items())
 
 
 def test_a_detector_file_covers_its_detector(detector_file, tmp_path, capsys):

@@ -1,0 +1,47 @@
+from copy import deepcopy
+
+import pytest
+from demo import hela, run
+from mmdet.registry import MODELS
+from mmengine.config import Config
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    return Config.fromfile(run.ROOT / run.CONFIG)
+
+
+def test_the_detector_has_its_parameters(cfg):
+    model = deepcopy(cfg.model)
+    model.backbone.init_cfg = None
+    detector = MODELS.build(model)
+    backbone = sum(p.numel() for p in detector.backbone.parameters())
+    assert backbone == 10_231_149
+    # 20,271,856 with COCO's 80 classes; a class has 1024 + 1 values in the classifier,
+    # 4 * (1024 + 1) in the box regressor and 256 + 1 in the mask head.
+    rest = sum(p.numel() for p in detector.parameters()) - backbone
+    assert rest == 20_271_856 - 79 * (5 * 1025 + 257)
+
+
+def test_the_paths_are_where_the_demo_puts_things(cfg):
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        assert loader.dataset.data_root == f"{run.TILES}/"
+    assert cfg.test_evaluator.ann_file == f"{run.TILES}/annotations/val.json"
+    assert cfg.test_dataloader.dataset.ann_file == "annotations/val.json"
+
+
+def test_tiles_are_seen_at_their_own_size(cfg):
+    (resize,) = [
+        step for step in cfg.test_dataloader.dataset.pipeline if step.type == "Resize"
+    ]
+    assert resize.scale == (hela.Recipe().tile, hela.Recipe().tile)
+
+
+def test_interruptions_cost_at_most_30_iterations_and_a_nan_stops(cfg):
+    assert cfg.default_hooks.checkpoint.interval <= 30
+    assert cfg.default_hooks.checkpoint.max_keep_ckpts == 3
+    assert [hook.type for hook in cfg.custom_hooks] == ["CheckInvalidLossHook"]
+
+
+def test_the_demo_demands_the_ap_it_promises():
+    assert run.TARGETS == {"coco/bbox_mAP": 0.60, "coco/segm_mAP": 0.70}

@@ -1,0 +1,68 @@
+import io
+
+import pytest
+import torch
+from demo import weights
+from mmdet.models.backbones import MobileNetV2
+from mmdet.registry import MODELS
+
+import odconv_det  # noqa: F401  (registers ODMobileNetV2)
+from odconv_det.checkpoints import inflate
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A static MobileNetV2 whose every tensor is random."""
+    torch.manual_seed(0)
+    network = MobileNetV2()
+    for name, tensor in network.state_dict().items():
+        if tensor.dim() == 4:
+            torch.nn.init.kaiming_normal_(tensor)
+        elif tensor.dim() == 1:
+            low, high = (-0.2, 0.2) if name.endswith(("bias", "mean")) else (0.5, 1.5)
+            torch.nn.init.uniform_(tensor, low, high)
+    network.eval()
+    return network
+
+
+def as_file(tensors):
+    file = io.BytesIO()
+    torch.save(tensors, file)
+    return file.getvalue()
+
+
+def under_the_files_names(network):
+    tensors = network.state_dict().values()
+    return {f"features.{number}": tensor for number, tensor in enumerate(tensors)}
+
+
+def test_the_files_312_tensors_are_mmdetections_in_order(network):
+    tensors = under_the_files_names(network)
+    assert len(tensors) == 312
+    loaded, renamed = weights.load_static(as_file(tensors))
+    assert list(renamed) == list(network.state_dict())
+    images = torch.randn(1, 3, 64, 96)
+    assert weights.largest_difference(network, loaded, images) == 0
+
+
+def test_the_inflated_network_computes_the_static_networks_maps(network):
+    dynamic = MODELS.build(dict(type="ODMobileNetV2", kernel_num=4))
+    dynamic.eval()
+    images = torch.randn(2, 3, 64, 96)
+    assert weights.largest_difference(network, dynamic, images) > 0.1
+    dynamic.load_state_dict(inflate(network.state_dict(), dynamic))
+    assert weights.largest_difference(network, dynamic, images) < 1e-4
+
+
+def test_too_few_tensors_are_an_error(network):
+    tensors = under_the_files_names(network)
+    del tensors["features.7"]
+    with pytest.raises(ValueError, match="311 tensors instead of 312"):
+        weights.load_static(as_file(tensors))
+
+
+def test_a_tensor_of_another_shape_is_an_error_that_names_it(network):
+    tensors = under_the_files_names(network)
+    tensors["features.0"] = torch.zeros(16, 3, 3, 3)
+    with pytest.raises(ValueError, match=r"features\.0 is \(16.*conv1\.conv\.weight"):
+        weights.load_static(as_file(tensors))
