@@ -44,28 +44,39 @@ def swap(
     Each is replaced by ``build(**geometry(conv), **options)`` on the same device, in
     the same dtype and mode; its weights are not carried over
     (:func:`odconv_det.checkpoints.inflate` does that). Subclasses of ``nn.Conv2d``
-    are another operation and stay.
+    are another operation and stay. A convolution used in two places is replaced by one
+    layer in both.
 
     Returns:
         The names of the replaced convolutions, in the order of the network.
 
     Raises:
-        ValueError: if no convolution was chosen.
+        ValueError: if no convolution was chosen, if the network itself is a
+            convolution, or for a padding that dynamic layers do not have; the network
+            is then unchanged.
 
     Example:
         >>> swap(net, lambda name, conv: conv.kernel_size == (3, 3), ODConv2d)
     """
-    chosen = [
-        (name, module)
-        for name, module in network.named_modules()
+    if isinstance(network, nn.Conv2d):
+        raise ValueError("a convolution cannot replace itself: build the layer instead")
+    chosen = {
+        name: module
+        for name, module in network.named_modules(remove_duplicate=False)
         if type(module) is nn.Conv2d and where(name, module)
-    ]
+    }
     if not chosen:
         raise ValueError("no convolution of the network was chosen to be swapped")
-    for name, conv in chosen:
-        layer = build(**geometry(conv), **options)
-        layer.to(device=conv.weight.device, dtype=conv.weight.dtype)
-        layer.train(conv.training)
+    layers = {conv: _like(conv, build, options) for conv in chosen.values()}
+    for name, conv in chosen.items():
         parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, layer)
-    return [name for name, _ in chosen]
+        setattr(network.get_submodule(parent), child, layers[conv])
+    return list(chosen)
+
+
+def _like(
+    conv: nn.Conv2d, build: Callable[..., nn.Module], options: dict[str, Any]
+) -> nn.Module:
+    layer = build(**geometry(conv), **options)
+    layer.to(device=conv.weight.device, dtype=conv.weight.dtype)
+    return layer.train(conv.training)

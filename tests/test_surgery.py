@@ -47,6 +47,33 @@ def test_leaves_subclasses_of_convolution_alone():
     assert swap(net, lambda name, conv: True, ODConv2d) == ["1"]
 
 
+def test_swapping_twice_leaves_the_attention_alone():
+    net = network()
+    swap(net, lambda name, conv: conv.kernel_size == (3, 3), ODConv2d, kernel_num=4)
+    assert swap(net, lambda name, conv: True, ODConv2d, kernel_num=1) == ["2"]
+    assert [net[0].kernel_num, net[1][0].kernel_num, net[2].kernel_num] == [4, 4, 1]
+
+
+def test_a_shared_convolution_becomes_a_shared_layer():
+    conv = nn.Conv2d(8, 8, 1)
+    net = nn.Sequential(conv, nn.ReLU(), conv)
+    assert swap(net, lambda name, conv: True, ODConv2d) == ["0", "2"]
+    assert isinstance(net[0], ODConv2d)
+    assert net[0] is net[2]
+
+
+def test_a_network_that_is_a_convolution_is_refused():
+    with pytest.raises(ValueError, match="cannot replace itself"):
+        swap(nn.Conv2d(8, 8, 1), lambda name, conv: True, ODConv2d)
+
+
+def test_a_refused_swap_changes_nothing():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding="same"))
+    with pytest.raises(ValueError, match="same"):
+        swap(net, lambda name, conv: True, ODConv2d)
+    assert [type(m) for m in net] == [nn.Conv2d, nn.Conv2d]
+
+
 def test_says_when_nothing_was_chosen():
     with pytest.raises(ValueError, match="no convolution"):
         swap(network(), lambda name, conv: False, ODConv2d)

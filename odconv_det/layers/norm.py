@@ -12,29 +12,56 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["build_norm", "pooled_batch_norm"]
+__all__ = ["build_norm", "is_batch_norm", "pooled_batch_norm"]
 
-_NORMS: dict[str, type[_BatchNorm]] = {
+# As mmcv writes them: a name, a name with its scope, or the class itself.
+_NORMS: dict[object, type[_BatchNorm]] = {
     "BN": nn.BatchNorm2d,
+    "BN2d": nn.BatchNorm2d,
+    nn.BatchNorm2d: nn.BatchNorm2d,
     "SyncBN": nn.SyncBatchNorm,
+    nn.SyncBatchNorm: nn.SyncBatchNorm,
 }
+
+
+def is_batch_norm(norm_cfg: Mapping[str, Any]) -> bool:
+    """Whether :func:`build_norm` knows the type of this ``norm_cfg``."""
+    return _unscoped(norm_cfg["type"]) in _NORMS
 
 
 def build_norm(norm_cfg: Mapping[str, Any] | None, num_features: int) -> _BatchNorm:
     """BatchNorm as OpenMMLab's ``norm_cfg`` describes it; ``None`` is ``type='BN'``.
 
     Raises:
-        ValueError: if the type is neither ``'BN'`` nor ``'SyncBN'``.
+        ValueError: if the type is neither ``'BN'`` nor ``'SyncBN'``, or an option is
+            none of BatchNorm's.
     """
-    cfg = {"type": "BN", **(norm_cfg or {})}
-    kind = cfg.pop("type")
-    if kind not in _NORMS:
+    if norm_cfg is None:
+        norm_cfg = {"type": "BN"}
+    if not isinstance(norm_cfg, Mapping) or "type" not in norm_cfg:
+        raise ValueError(f"norm_cfg must be a dict with a type, got {norm_cfg!r}")
+    if not is_batch_norm(norm_cfg):
         raise ValueError(
-            f"norm_cfg type must be one of {sorted(_NORMS)}, got {kind!r}: "
+            f"norm_cfg type must be 'BN' or 'SyncBN', got {norm_cfg['type']!r}: "
             "the attention of a dynamic convolution is normalised over the batch"
         )
-    requires_grad = cfg.pop("requires_grad", True)
-    return _NORMS[kind](num_features, **cfg).requires_grad_(requires_grad)
+    options = dict(norm_cfg)
+    cls = _NORMS[_unscoped(options.pop("type"))]
+    requires_grad = options.pop("requires_grad", True)
+    if not options.get("track_running_stats", True):
+        raise ValueError(
+            f"norm_cfg {dict(norm_cfg)} has no running statistics, which a batch of "
+            "one sample needs"
+        )
+    try:
+        norm = cls(num_features, **options)
+    except TypeError as error:
+        raise ValueError(f"norm_cfg {dict(norm_cfg)}: {error}") from None
+    return norm.requires_grad_(requires_grad)
+
+
+def _unscoped(kind: object) -> object:
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind
 
 
 def pooled_batch_norm(norm: nn.Module, z: Tensor) -> Tensor:
@@ -49,7 +76,7 @@ def pooled_batch_norm(norm: nn.Module, z: Tensor) -> Tensor:
     """
     if not (isinstance(norm, _BatchNorm) and norm.training and z.shape[0] < 2):
         return norm(z)
-    if isinstance(norm, nn.SyncBatchNorm) and _has_peers():
+    if isinstance(norm, nn.SyncBatchNorm) and _has_peers(norm):
         return norm(z)
     if not torch.compiler.is_compiling():
         _say_once()
@@ -58,9 +85,11 @@ def pooled_batch_norm(norm: nn.Module, z: Tensor) -> Tensor:
     )
 
 
-def _has_peers() -> bool:
+def _has_peers(norm: nn.SyncBatchNorm) -> bool:
     dist = torch.distributed
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if not (dist.is_available() and dist.is_initialized()):
+        return False
+    return dist.get_world_size(norm.process_group) > 1
 
 
 @functools.cache

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from odconv_det.functional import Attentions, Pair, full_precision, odconv2d
 from odconv_det.layers.norm import build_norm, pooled_batch_norm
@@ -17,6 +18,39 @@ __all__ = ["ODAttention", "ODConv2d"]
 
 # Narrower trunks than this starve the heads of thin layers (authors' release).
 MIN_HIDDEN_CHANNELS = 16
+
+
+class _Pointwise(nn.Module):
+    """1x1 convolution of the attention, with the parameters of ``nn.Conv2d``.
+
+    It is no ``nn.Conv2d``, because what looks for those (an ``init_cfg`` with
+    ``layer='Conv2d'``, as most of MMDetection's heads and necks have, ``fuse_conv_bn``,
+    or :func:`odconv_det.swap`) means the network's convolutions, not these.
+
+    Shape:
+        - input: ``(B, in_channels, H, W)``
+        - output: ``(B, out_channels, H, W)``
+        - ``weight``: ``(out_channels, in_channels, 1, 1)``
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The release's initialisation: Kaiming normal (fan_out), zero bias."""
+        nn.init.kaiming_normal_(self.weight, mode="fan_out")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        out_channels, in_channels = self.weight.shape[:2]
+        return f"{in_channels}, {out_channels}, bias={self.bias is not None}"
 
 
 class ODAttention(nn.Module):
@@ -51,12 +85,12 @@ class ODAttention(nn.Module):
         hidden = max(int(in_channels * reduction), MIN_HIDDEN_CHANNELS)
         self.kernel_size = kernel_size
         self.temperature = temperature
-        self.fc = nn.Conv2d(in_channels, hidden, 1, bias=False)
+        self.fc = _Pointwise(in_channels, hidden, bias=False)
         self.bn = build_norm(norm_cfg, hidden)
         self.relu = nn.ReLU(inplace=True)
 
-        def head(size: int, needed: bool = True) -> nn.Conv2d | None:
-            return nn.Conv2d(hidden, size, 1) if needed else None
+        def head(size: int, needed: bool = True) -> _Pointwise | None:
+            return _Pointwise(hidden, size) if needed else None
 
         kernel_area = math.prod(kernel_size)
         depthwise = groups == in_channels == out_channels
@@ -64,16 +98,12 @@ class ODAttention(nn.Module):
         self.filter_fc = head(out_channels, not depthwise)
         self.spatial_fc = head(kernel_area, kernel_area > 1)
         self.kernel_fc = head(kernel_num, kernel_num > 1)
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The release's initialisation: Kaiming normal (fan_out), zero biases."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        self.bn.reset_parameters()
+        """Draw the trunk and the heads anew; forget the statistics."""
+        for module in self.children():
+            if isinstance(module, _Pointwise | _BatchNorm):
+                module.reset_parameters()
 
     def forward(self, x: Tensor) -> Attentions:
         with full_precision(x.device.type):
@@ -123,6 +153,7 @@ class ODConv2d(nn.Module):
             :func:`odconv_det.set_temperature`.
         norm_cfg: the attention's BatchNorm, ``dict(type='BN')`` or
             ``dict(type='SyncBN')`` with ``eps``, ``momentum``, ``requires_grad``.
+        padding_mode: ``'zeros'``; others are not supported.
 
     Shape:
         - input: ``(B, Ci, H, W)``; ``B`` may be 0, and 1 in training
@@ -157,8 +188,11 @@ class ODConv2d(nn.Module):
         reduction: float = 1 / 16,
         temperature: float = 1.0,
         norm_cfg: Mapping[str, Any] | None = None,
+        padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
+        if padding_mode != "zeros":
+            raise ValueError(f"padding_mode must be 'zeros', got {padding_mode!r}")
         self.in_channels = _at_least(1, "in_channels", in_channels)
         self.out_channels = _at_least(1, "out_channels", out_channels)
         self.kernel_size = _at_least_pair(1, "kernel_size", kernel_size)
@@ -167,30 +201,33 @@ class ODConv2d(nn.Module):
         self.dilation = _at_least_pair(1, "dilation", dilation)
         self.groups = _at_least(1, "groups", groups)
         self.kernel_num = _at_least(1, "kernel_num", kernel_num)
-        if in_channels % groups or out_channels % groups:
+        if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(
                 f"groups={groups} must divide in_channels={in_channels} and "
                 f"out_channels={out_channels}"
             )
-        if not 0 < reduction <= 1:
+        if not (isinstance(reduction, int | float) and 0 < reduction <= 1):
             raise ValueError(f"reduction must be in (0, 1], got {reduction!r}")
-        self.reduction = reduction
+        self.reduction = float(reduction)
         self.attention = ODAttention(
-            in_channels,
-            out_channels,
+            self.in_channels,
+            self.out_channels,
             self.kernel_size,
-            groups,
-            kernel_num=kernel_num,
-            reduction=reduction,
+            self.groups,
+            kernel_num=self.kernel_num,
+            reduction=self.reduction,
             temperature=checked_temperature(temperature),
             norm_cfg=norm_cfg,
         )
         self.weight = nn.Parameter(
             torch.empty(
-                kernel_num, out_channels, in_channels // groups, *self.kernel_size
+                self.kernel_num,
+                self.out_channels,
+                self.in_channels // self.groups,
+                *self.kernel_size,
             )
         )
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(self.out_channels)) if bias else None
         self._reset_bank()
 
     def _reset_bank(self) -> None:
@@ -242,9 +279,11 @@ class ODConv2d(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         sigmoids = sum(head is not self.attention.kernel_fc for head in heads)
-        spread = torch.empty_like(self.weight).normal_(generator=generator)
+        # Drawn on the CPU: the same start on every device.
+        spread = torch.randn(self.weight.shape, generator=generator).to(self.weight)
         spread -= spread.mean(0)
-        self.weight.copy_(2**sigmoids * (kernel + noise * kernel.std() * spread))
+        scale = noise * kernel.std(correction=0)
+        self.weight.copy_(2**sigmoids * (kernel + scale * spread))
 
     def forward(self, x: Tensor) -> Tensor:
         return odconv2d(
@@ -280,26 +319,27 @@ class ODConv2d(nn.Module):
 
 def checked_temperature(value: float) -> float:
     """``value`` if it is a finite number above 0, else ``ValueError``."""
-    if not (value > 0 and math.isfinite(value)):
+    if not (isinstance(value, int | float) and value > 0 and math.isfinite(value)):
         raise ValueError(f"temperature must be above 0 and finite, got {value!r}")
     return float(value)
 
 
-def _at_least(minimum: int, name: str, value: int) -> int:
-    if not isinstance(value, int) or value < minimum:
+def _at_least(minimum: int, name: str, value: SupportsIndex) -> int:
+    if not _is_int(value) or value < minimum:
         raise ValueError(f"{name} must be an int of at least {minimum}, got {value!r}")
-    return value
+    return int(value)
 
 
-def _at_least_pair(minimum: int, name: str, value: int | Pair) -> Pair:
-    pair = value if isinstance(value, str) else tuple(_pair(value))
-    if (
-        isinstance(pair, str)
-        or len(pair) != 2
-        or not all(isinstance(v, int) and v >= minimum for v in pair)
-    ):
+def _at_least_pair(minimum: int, name: str, value: object) -> Pair:
+    pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(pair) != 2 or not all(_is_int(v) and v >= minimum for v in pair):
         raise ValueError(
             f"{name} must be an int or a pair of ints of at least {minimum}, "
             f"got {value!r}"
         )
-    return pair
+    return int(pair[0]), int(pair[1])
+
+
+def _is_int(value: object) -> bool:
+    # NumPy's integers count as well, True and False do not.
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool)

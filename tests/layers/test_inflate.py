@@ -41,3 +41,10 @@ def test_noise_lets_the_kernel_attention_learn():
 def test_names_a_wrong_shape():
     with pytest.raises(ValueError, match=r"\(8, 8, 3, 3\).*\(8, 8, 1, 1\)"):
         ODConv2d(8, 8, 3).inflate_(torch.zeros(8, 8, 1, 1))
+
+
+def test_a_single_value_is_a_kernel_too():
+    layer = ODConv2d(1, 1, 1, kernel_num=2, bias=False)
+    layer.inflate_(torch.ones(1, 1, 1, 1), noise=0.1)
+    x = torch.rand(2, 1, 3, 3)
+    torch.testing.assert_close(layer(x), x)

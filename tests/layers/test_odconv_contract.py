@@ -4,6 +4,7 @@ import copy
 import io
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -305,8 +306,8 @@ class TestStateDict:
         assert present == heads - absent
 
     def test_the_attention_is_at_least_sixteen_wide(self):
-        assert ODConv2d(8, 8, 1).attention.fc.out_channels == 16
-        assert ODConv2d(512, 8, 1).attention.fc.out_channels == 32
+        assert ODConv2d(8, 8, 1).attention.fc.weight.shape[0] == 16
+        assert ODConv2d(512, 8, 1).attention.fc.weight.shape[0] == 32
 
 
 def test_each_kernel_of_the_bank_is_initialised_with_its_own_fan():
@@ -327,6 +328,21 @@ def test_sync_batch_norm_through_norm_cfg():
     layer.train()(image(1)).sum().backward()  # alone, it may use running statistics
 
 
+@pytest.mark.parametrize("kind", ["SyncBN", "mmengine.SyncBN", nn.SyncBatchNorm])
+def test_norm_cfg_names_the_norm_as_mmcv_does(kind):
+    bn = ODConv2d(8, 8, 3, norm_cfg=dict(type=kind)).attention.bn
+    assert isinstance(bn, nn.SyncBatchNorm)
+    bn = ODConv2d(8, 8, 3, norm_cfg=dict(type="BN2d", eps=1e-3)).attention.bn
+    assert type(bn) is nn.BatchNorm2d
+    assert bn.eps == 1e-3
+
+
+def test_takes_the_integers_of_numpy():
+    layer = ODConv2d(np.int64(8), np.int64(8), np.int32(3), kernel_num=np.int64(2))
+    assert layer(image()).shape == (2, 8, 5, 7)
+    assert type(layer.in_channels) is int
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -344,7 +360,18 @@ def test_sync_batch_norm_through_norm_cfg():
         (dict(groups=0), "groups.*0"),
         (dict(in_channels=0), "in_channels.*0"),
         (dict(out_channels=-4), "out_channels.*-4"),
+        (dict(in_channels=True), "in_channels.*True"),
+        (dict(kernel_size=(True, 3)), "kernel_size.*True"),
+        (dict(reduction="half"), "reduction.*half"),
+        (dict(padding_mode="reflect"), "padding_mode.*reflect"),
         (dict(norm_cfg=dict(type="GN", num_groups=4)), "norm_cfg.*GN"),
+        (dict(norm_cfg="BN"), "norm_cfg.*BN"),
+        (dict(norm_cfg=dict(eps=1e-3)), "norm_cfg.*eps"),
+        (dict(norm_cfg=dict(type="BN", groups=2)), "norm_cfg.*groups"),
+        (
+            dict(norm_cfg=dict(type="BN", track_running_stats=False)),
+            "norm_cfg.*track_running_stats",
+        ),
     ],
 )
 def test_names_the_argument_it_does_not_support(arguments, message):
