@@ -1,7 +1,7 @@
 """Weights: where they are, what they are called, and whether all of them arrived."""
 
 from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
-from odconv_det.checkpoints.files import read_tensors, write_tensors
+from odconv_det.checkpoints.files import is_torch_file, read_tensors, write_tensors
 from odconv_det.checkpoints.inflate import inflate
 from odconv_det.checkpoints.keys import backbone_tensors, from_release
 from odconv_det.checkpoints.verify import load_exactly, mismatch
@@ -13,6 +13,7 @@ __all__ = [
     "backbone_tensors",
     "from_release",
     "inflate",
+    "is_torch_file",
     "load_exactly",
     "locate",
     "mismatch",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
+import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["is_torch_file", "read_tensors", "write_tensors"]
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -53,19 +54,31 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> Any:
+    if not is_torch_file(path):
+        raise CheckpointError(
+            f"{path} is no whole torch file (an interrupted download, or a web page in "
+            "its place?): get it once more"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = _first_sentence(error)
+    except Exception as error:  # a damaged file can fail in any part of the reader
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+            raise CheckpointError(
+                f"{path} was refused, because reading it could run code (it names "
+                f"{refused[1]}): where you trust it, save its state_dict alone"
+            ) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{path} holds more than tensors and plain values and was refused, because "
-            f"reading it could run code ({reason}): save its state_dict alone"
+            f"{path} cannot be read ({reason}): get it once more"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} is no whole torch file ({_first_sentence(error)}): "
-            "get it once more"
-        ) from None
+
+
+def is_torch_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the file looks like one that ``torch.save`` wrote to its end."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    # The old format is a sequence of pickles of protocol 2 or later.
+    return start == b"\x80\x02" or (start == b"PK" and zipfile.is_zipfile(path))
 
 
 def write_tensors(
@@ -88,7 +101,8 @@ def write_tensors(
         library = _safetensors(path)
 
         def save(part: Path) -> None:
-            library.torch.save_file(tensors, part, dict(metadata or {}))
+            # Not save_file: its files can be read by their owner only.
+            part.write_bytes(library.torch.save(tensors, dict(metadata or {})))
 
     elif path.suffix == ".pth":
 
@@ -116,7 +130,3 @@ def _safetensors(path: Path) -> Any:
             f"{path.name} needs the safetensors package: pip install safetensors"
         ) from None
     return safetensors
-
-
-def _first_sentence(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from odconv_det.checkpoints.describe import describe
+from odconv_det.checkpoints.describe import describe, reductions
 from odconv_det.checkpoints.errors import CheckpointError
 from odconv_det.checkpoints.keys import backbone_tensors
 
@@ -64,8 +64,10 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) 
 def _other_settings(
     expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> list[str]:
-    ours = describe(backbone_tensors(expected))
-    theirs = describe(backbone_tensors(tensors))
+    expected, tensors = backbone_tensors(expected), backbone_tensors(tensors)
+    ours, theirs = describe(expected), describe(tensors)
+    if both := reductions(expected, tensors):
+        ours["reduction"], theirs["reduction"] = both
     return [
         f"the file was made with {name}={_short(theirs[name])}, "
         f"this network has {name}={_short(value)}"

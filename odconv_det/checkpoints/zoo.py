@@ -52,14 +52,16 @@ _SUFFIXES = (".pth.tar", ".pth", ".safetensors")
 
 def home() -> Path:
     """The folder of the files: ``$ODCONV_HOME``, else in the user's cache folder."""
-    if "ODCONV_HOME" in os.environ:
-        return Path(os.environ["ODCONV_HOME"]).expanduser()
+    if folder := os.environ.get("ODCONV_HOME"):
+        return Path(folder).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "odconv_det"
 
 
-def locate(address: str) -> Path:
-    """The file behind a path or an ``odconv://`` address, fetched where it must be.
+def locate(address: str, *, download: bool = True) -> Path:
+    """The file behind a path or an ``odconv://`` address.
+
+    A file of the release that is not there is downloaded, unless ``download`` is false.
 
     Raises:
         MissingCheckpointError: if the file is not there and cannot be downloaded.
@@ -86,6 +88,8 @@ def locate(address: str) -> Path:
     for path in candidates:
         if path.is_file():
             return path
+    if not download:
+        raise MissingCheckpointError(f"{address} is not at {candidates[0]}")
     return _download(address, drive_id, candidates[0])
 
 
@@ -100,10 +104,10 @@ def _download(address: str, drive_id: str, path: Path) -> Path:
             f"{address} is not there and gdown is not installed: `pip install gdown`, "
             f"or {by_hand}"
         ) from None
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A name that locate() never looks for: what is interrupted never looks complete.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         gdown.download(id=drive_id, output=str(part), quiet=False)
         read_tensors(part)  # a page that says "quota exceeded" downloads as well
         part.replace(path)
@@ -112,5 +116,6 @@ def _download(address: str, drive_id: str, path: Path) -> Path:
             f"downloading {address} failed ({error}): {by_hand}"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
     return path

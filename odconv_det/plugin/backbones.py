@@ -12,6 +12,7 @@ from torch import nn
 from typing_extensions import Self
 
 from odconv_det.layers import ODAttention
+from odconv_det.layers.norm import is_batch_norm
 from odconv_det.plugin.pretrained import StrictPretrained
 from odconv_det.surgery import swap
 
@@ -42,6 +43,9 @@ class _Dynamic(StrictPretrained):
                 lambda name, conv: where.fullmatch(name) is not None,
                 lambda **geometry: MODELS.build({**options, **geometry}),
             )
+        # What lies behind the last map would never get a gradient, which DDP refuses.
+        for part in self._stages()[max(self.out_indices) + 1 :]:
+            part.requires_grad_(False)
         # Upstream's ResNet froze before the swap; its MobileNetV2 would in train(),
         # which is after DDP has counted the parameters that need a gradient.
         self._freeze_stages()
@@ -49,6 +53,10 @@ class _Dynamic(StrictPretrained):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         return self  # upstream returns None, which breaks `net = Net().eval()`
+
+    def _stages(self) -> list[nn.Module]:
+        """The modules whose outputs ``out_indices`` counts."""
+        raise NotImplementedError
 
     def _frozen_parts(self) -> Iterable[nn.Module]:
         """The modules that ``frozen_stages`` freezes."""
@@ -69,9 +77,9 @@ class _Dynamic(StrictPretrained):
                     parameter.requires_grad_()
 
 
-def _attention_norm(norm_cfg: Mapping[str, Any]) -> dict[str, Any] | None:
+def _attention_norm(norm_cfg: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The network's BatchNorm is the attention's too; other norms are not for it."""
-    return dict(norm_cfg) if norm_cfg["type"] in ("BN", "SyncBN") else None
+    return dict(norm_cfg) if norm_cfg and is_batch_norm(norm_cfg) else None
 
 
 @MODELS.register_module(force=True)
@@ -88,7 +96,7 @@ class DynamicResNet(_Dynamic, ResNet):
         **kwargs: those of MMDetection's ``ResNet``.
 
     Raises:
-        ValueError: for a depth that does not exist.
+        ValueError: for ``depth``, ``out_indices`` or ``frozen_stages`` out of range.
     """
 
     _DYNAMIC = re.compile(r"layer\d\.\d+\.conv\d")
@@ -105,9 +113,15 @@ class DynamicResNet(_Dynamic, ResNet):
             raise ValueError(
                 f"depth must be one of {list(self.arch_settings)}, got {depth!r}"
             )
+        stages = kwargs.get("num_stages", 4)
+        _check_indices(kwargs.get("out_indices", (0,)), range(stages))
+        _check_frozen(kwargs.get("frozen_stages", -1), range(-1, stages + 1))
         super().__init__(depth, **kwargs)
         self.freeze_attention = freeze_attention
         self._make_dynamic(dynamic, self._DYNAMIC)
+
+    def _stages(self) -> list[nn.Module]:
+        return [getattr(self, name) for name in self.res_layers]
 
     def _frozen_parts(self) -> Iterable[nn.Module]:
         if self.frozen_stages >= 0:
@@ -155,16 +169,37 @@ class DynamicMobileNetV2(_Dynamic, MobileNetV2):
         freeze_attention: bool = True,
         **kwargs: Any,
     ) -> None:
-        if frozen_stages not in range(-1, 9):
-            raise ValueError(f"frozen_stages must be in -1 .. 8, got {frozen_stages!r}")
+        _check_indices(out_indices, range(8))
+        _check_frozen(frozen_stages, range(-1, 9))
         super().__init__(widen_factor, out_indices, **kwargs)
         self.frozen_stages = frozen_stages
         self.freeze_attention = freeze_attention
         self._make_dynamic(dynamic, self._DYNAMIC)
 
+    def _stages(self) -> list[nn.Module]:
+        return [getattr(self, name) for name in self.layers]
+
     def _frozen_parts(self) -> Iterable[nn.Module]:
-        parts = ["conv1", *self.layers]
-        return [getattr(self, name) for name in parts[: self.frozen_stages + 1]]
+        return [self.conv1, *self._stages()][: self.frozen_stages + 1]
+
+
+def _check_indices(out_indices: Sequence[int], allowed: range) -> None:
+    if not (
+        isinstance(out_indices, list | tuple)
+        and out_indices
+        and set(out_indices) <= set(allowed)
+    ):
+        raise ValueError(
+            f"out_indices must be some of {list(allowed)}, got {out_indices!r}"
+        )
+
+
+def _check_frozen(frozen_stages: int, allowed: range) -> None:
+    if frozen_stages not in allowed:
+        raise ValueError(
+            f"frozen_stages must be in {allowed[0]} .. {allowed[-1]}, "
+            f"got {frozen_stages!r}"
+        )
 
 
 def _odconv(kernel_num: int, reduction: float) -> dict[str, Any]:
@@ -284,10 +319,8 @@ class OD_MobileNetV2(ODMobileNetV2):  # noqa: N801  (the release's name)
         pretrained: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if not set(out_indices) <= set(range(5)):
-            raise ValueError(f"out_indices must be in 0 .. 4, got {out_indices!r}")
-        if frozen_stages not in range(-1, 5):
-            raise ValueError(f"frozen_stages must be in -1 .. 4, got {frozen_stages!r}")
+        _check_indices(out_indices, range(5))
+        _check_frozen(frozen_stages, range(-1, 5))
         super().__init__(
             width_mult,
             tuple(self._MAPS[i] for i in out_indices),

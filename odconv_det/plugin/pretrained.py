@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -20,6 +21,7 @@ from odconv_det.checkpoints import (
     from_release,
     load_exactly,
     locate,
+    mismatch,
     read_tensors,
 )
 from odconv_det.checkpoints.zoo import SCHEME
@@ -45,6 +47,9 @@ class StrictPretrained:
     _missing_weights: str | None = None
 
     def init_weights(self) -> None:
+        if self.is_init:  # mmengine warns, and leaves everything as it is
+            super().init_weights()
+            return
         own_cfg = self.init_cfg
         cfgs = [own_cfg] if isinstance(own_cfg, Mapping) else list(own_cfg or [])
         pretrained = [cfg for cfg in cfgs if _is_pretrained(cfg)]
@@ -60,7 +65,7 @@ class StrictPretrained:
 
     def _load_pretrained(self, address: str, prefix: str | None) -> None:
         try:
-            tensors = from_release(read_tensors(_locate(address)))
+            tensors = read_tensors(_locate(address))
         except MissingCheckpointError as error:
             self._missing_weights = str(error)
             print_log(
@@ -71,39 +76,35 @@ class StrictPretrained:
             )
             return
         if prefix:
-            tensors = {
-                key.removeprefix(prefix): tensor
-                for key, tensor in tensors.items()
-                if key.startswith(prefix)
-            }
+            tensors = _under(tensors, f"{prefix.rstrip('.')}.")
             if not tensors:
                 raise CheckpointError(f"{address} has no tensor under {prefix!r}")
-        else:
-            tensors = backbone_tensors(tensors)
-        total = len(tensors)
+        tensors = backbone_tensors(from_release(tensors))
         fresh = self._fresh_tensors(tensors)
-        load_exactly(self, tensors | fresh, address)
-        self._missing_weights = None
+        total = load_exactly(self, tensors | fresh, address) - len(fresh)
         print_log(
-            f"{type(self).__name__}: loaded {total} of {total} tensors from {address}"
-            + (f"; {len(fresh)} of plugins start fresh" if fresh else ""),
+            f"{type(self).__name__}: loaded {len(tensors)} of {total} tensors from "
+            f"{address}" + (f"; {len(fresh)} of plugins start fresh" if fresh else ""),
             logger="current",
         )
 
     def _fresh_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            key: tensor
-            for key, tensor in self.state_dict().items()
-            if key not in tensors and key.startswith(self.fresh_prefixes())
-        }
+        state = self.state_dict()
+        fresh = {}
+        for prefix in self.fresh_prefixes():
+            if not _under(
+                tensors, prefix
+            ):  # a part is in the file whole, or not at all
+                fresh |= {key: t for key, t in state.items() if key.startswith(prefix)}
+        return fresh
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
     ) -> None:
-        if self._missing_weights and all(
-            prefix + key in state_dict for key in self.state_dict()
-        ):
-            self._missing_weights = None
+        if self._missing_weights:
+            own = _under(state_dict, prefix)
+            if mismatch(self.state_dict(), own) is None:
+                self._missing_weights = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -113,15 +114,27 @@ class StrictPretrained:
 
 
 def _is_pretrained(cfg: Mapping[str, Any]) -> bool:
-    return cfg["type"] in ("Pretrained", PretrainedInit)
+    kind = cfg["type"]
+    return kind is PretrainedInit or str(kind).rpartition(".")[2] == "Pretrained"
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below ``prefix``, without it."""
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in tensors.items()
+        if key.startswith(prefix)
+    }
 
 
 def _locate(address: str) -> Path:
-    # One process downloads; its peers then find the file.
-    if not is_main_process():
-        barrier()
+    if not (is_distributed() and address.startswith(SCHEME)):
         return locate(address)
+    # One process of each machine downloads; its peers then find the file.
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
     try:
-        return locate(address)
+        if first:
+            return locate(address)
     finally:
         barrier()
+    return locate(address, download=False)

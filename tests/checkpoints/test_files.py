@@ -61,16 +61,25 @@ def test_pickled_code_is_refused_and_never_run(tmp_path, plain_pickle):
     path, ran = tmp_path / "evil.pth", tmp_path / "ran"
     content = {"state_dict": TENSORS, "x": Payload(ran)}
     if plain_pickle:
-        path.write_bytes(pickle.dumps({"x": Payload(ran)}))
+        path.write_bytes(pickle.dumps({"x": Payload(ran)}, protocol=2))
     else:
         torch.save(content, path)
-    with pytest.raises(CheckpointError, match="evil.pth"):
+    with pytest.raises(CheckpointError, match="evil.pth was refused.*mkdir"):
         read_tensors(path)
     assert not ran.exists()
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-@pytest.mark.parametrize("content", [b"", b"<html>quota exceeded</html>", "half"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>quota exceeded</html>",
+        b"Quota exceeded",
+        b"\x80\x02broken\n",
+        "half",
+    ],
+)
 def test_a_broken_file_is_one_clear_error(tmp_path, name, content):
     path = tmp_path / name
     if content == "half":
@@ -80,6 +89,14 @@ def test_a_broken_file_is_one_clear_error(tmp_path, name, content):
     with pytest.raises(CheckpointError, match=name) as caught:
         read_tensors(path)
     assert "\n" not in str(caught.value)
+    assert "could run code" not in str(caught.value)
+
+
+def test_a_written_file_has_the_permissions_of_any_other(tmp_path):
+    (tmp_path / "other").touch()
+    for name in ("w.safetensors", "w.pth"):
+        write_tensors(tmp_path / name, TENSORS)
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], {"state_dict": {"a": 1}}, {1: 2}])

@@ -80,7 +80,22 @@ def test_shows_the_first_few_keys_only():
 def test_tells_the_settings_of_a_file(name, settings):
     found = describe(golden_shapes(name))
     assert found | settings == found
-    assert found["reduction"] == 1 / 16
+
+
+def reduced(reduction, width=64, kernel_size=1):
+    layers = [ODConv2d(c, width, kernel_size, reduction=reduction) for c in (16, width)]
+    return nn.Sequential(*layers).state_dict()
+
+
+def test_tells_another_reduction():
+    message = mismatch(reduced(1 / 2), reduced(1 / 4, kernel_size=3))
+    assert "made with reduction=0.25, this network has reduction=0.5" in message
+
+
+def test_another_width_is_not_taken_for_another_reduction():
+    assert "reduction" not in mismatch(
+        reduced(1 / 2, width=64), reduced(1 / 2, width=72)
+    )
 
 
 def test_tells_static_weights():

@@ -58,6 +58,19 @@ def test_without_gdown_it_says_what_to_get_and_where_to_put_it(home, monkeypatch
     assert "pip install gdown" in message
 
 
+def test_an_unwritable_home_is_part_of_the_message(monkeypatch, gdown):
+    monkeypatch.setenv("ODCONV_HOME", "/proc/nothing")
+    with pytest.raises(
+        MissingCheckpointError, match="save it as /proc/nothing/resnet50"
+    ):
+        locate(ADDRESS)
+
+
+def test_can_be_told_not_to_download(gdown):
+    with pytest.raises(MissingCheckpointError, match="resnet50_4x is not at"):
+        locate(ADDRESS, download=False)
+
+
 def test_downloads_once(home, gdown):
     asked = []
 
@@ -120,6 +133,8 @@ def test_a_path_is_taken_as_it_is(tmp_path):
 
 
 def test_the_default_home_is_in_the_users_cache(monkeypatch, tmp_path):
-    monkeypatch.delenv("ODCONV_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("ODCONV_HOME")
+    assert zoo.home() == tmp_path / "odconv_det"
+    monkeypatch.setenv("ODCONV_HOME", "")
     assert zoo.home() == tmp_path / "odconv_det"

@@ -81,7 +81,7 @@ def test_resnet_blocks_are_dynamic_and_stem_and_shortcuts_are_not(depth):
         static, network = ResNet(depth), ODResNet(depth)
     kept = {"conv1"} | {n for n in convs(static) if ".downsample." in n}
     assert dynamic(network) == convs(static) - kept
-    assert kept < convs(network)
+    assert kept == convs(network)
 
 
 def test_mobilenet_is_dynamic_except_for_its_stem():
@@ -111,6 +111,17 @@ def test_every_parameter_gets_a_gradient(build):
     loss(network, image()).backward()
     unused = [n for n, p in network.named_parameters() if p.grad is None]
     assert unused == []
+
+
+@pytest.mark.parametrize("build", SMALL)
+@pytest.mark.parametrize("out_indices", [(0,), (2, 0), (1, 2)])
+def test_what_lies_behind_the_last_map_asks_for_no_gradient(build, out_indices):
+    network = build(out_indices=out_indices).train()
+    loss(network, image()).backward()
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    last = f"layer{max(out_indices) + 1}."
+    assert any(p.requires_grad for n, p in network.named_parameters() if last in n)
 
 
 @pytest.mark.parametrize("build", SMALL)
@@ -173,6 +184,21 @@ def test_sync_batch_norm_reaches_the_attention(build):
     assert all(isinstance(m, nn.SyncBatchNorm) for m in norms)
 
 
+@pytest.mark.parametrize("kind", ["mmengine.SyncBN", nn.SyncBatchNorm])
+def test_every_spelling_of_sync_batch_norm_reaches_the_attention(kind):
+    network = small_mobilenet(norm_cfg=dict(type=kind))
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    assert len(norms) > len(dynamic(network))
+    assert all(isinstance(m, nn.SyncBatchNorm) for m in norms)
+
+
+def test_a_network_without_norms_keeps_those_of_the_attention():
+    network = small_mobilenet(norm_cfg=None)
+    norms = [n for n, m in network.named_modules() if isinstance(m, _BatchNorm)]
+    assert len(norms) == 51
+    assert all(".attention." in name for name in norms)
+
+
 def test_group_norm_outside_leaves_batch_norm_in_the_attention():
     network = small_resnet(norm_cfg=dict(type="GN", num_groups=4))
     kinds = {type(m).__name__ for m in network.modules() if "Norm" in type(m).__name__}
@@ -225,6 +251,7 @@ def test_plugins_stay_static():
     network = ODResNet(50, base_channels=16, plugins=[attention_block]).eval()
     added = {n for n in convs(network) if "context_block" in n}
     assert added
+    assert not {n for n in dynamic(network) if "context_block" in n}
     assert len(network(image())) == 4
 
 
@@ -270,6 +297,10 @@ def test_trains_under_autocast(build):
         (lambda: ODResNet(51), "depth.*51"),
         (lambda: ODResNet(18, kernel_num=0), "kernel_num.*0"),
         (lambda: ODResNet(18, reduction=2), "reduction.*2"),
+        (lambda: ODResNet(18, frozen_stages=5), "frozen_stages.*5"),
+        (lambda: ODResNet(18, out_indices=(4,)), "out_indices.*4"),
+        (lambda: ODResNet(18, out_indices=3), "out_indices.*3"),
+        (lambda: OD_MobileNetV2(out_indices=()), r"out_indices.*\(\)"),
         (lambda: ODMobileNetV2(frozen_stages=9), "frozen_stages.*9"),
         (lambda: ODMobileNetV2(out_indices=(8,)), "out_indices.*8"),
         (lambda: OD_MobileNetV2(out_indices=(5,)), "out_indices.*5"),

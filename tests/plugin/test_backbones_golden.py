@@ -84,11 +84,14 @@ def test_equals_the_authors_network(name, two_threads):
         expected = torch.from_numpy(golden[map_name]).double()
         _, c, h, w = y.shape
         part = y[:, :: max(1, c // 16), :: max(1, h // 6), :: max(1, w // 6)]
-        errors.append(largest(part - expected) / largest(expected))
+        mean_error = y.abs().mean().item() / float(golden[f"{map_name}.mean_abs"]) - 1
+        errors.append(
+            max(largest(part - expected) / largest(expected), abs(mean_error))
+        )
     # The full-width MobileNetV2 is ill-conditioned with these weights: what differs in
     # the last bit at feature1 differs by half of the map at feature18. Its later maps
     # can be compared only on a CPU that rounds as the authors' did.
-    if name.startswith("odmobilenetv2_100") and errors[0] > 0:
+    if name.startswith("odmobilenetv2_100") and errors[0] > 1e-7:
         errors = errors[:2]
     assert max(errors) <= TOLERANCE, dict(zip(map_names, errors, strict=False))
 

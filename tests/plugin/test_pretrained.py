@@ -9,11 +9,16 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.runner.checkpoint import load_checkpoint, load_state_dict
 from torch import nn
 
-from odconv_det.checkpoints import CheckpointError, from_release, write_tensors
+from odconv_det.checkpoints import (
+    CheckpointError,
+    from_release,
+    read_tensors,
+    write_tensors,
+)
 from odconv_det.plugin.backbones import (
     DynamicMobileNetV2,
     OD_MobileNetV2,
@@ -158,11 +163,44 @@ def test_loads_what_lies_under_a_prefix(mobilenet_file, tmp_path):
     _, tensors = mobilenet_file
     path = tmp_path / "student.pth"
     write_tensors(path, {f"student.{k}": t for k, t in tensors.items()})
-    network = ODMobileNetV2(0.5, kernel_num=4, **pretrained(path, prefix="student."))
-    network.init_weights()
-    assert_holds(network, tensors)
+    for prefix in ("student.", "student"):
+        network = ODMobileNetV2(0.5, kernel_num=4, **pretrained(path, prefix=prefix))
+        network.init_weights()
+        assert_holds(network, tensors)
     network = ODMobileNetV2(0.5, kernel_num=4, **pretrained(path, prefix="teacher."))
     with pytest.raises(CheckpointError, match="teacher"):
+        network.init_weights()
+
+
+def test_the_releases_names_may_lie_under_a_prefix(mobilenet_file, tmp_path):
+    path, tensors = mobilenet_file
+    release = read_tensors(path)
+    wrapped = {key.replace("module.", "encoder."): t for key, t in release.items()}
+    write_tensors(tmp_path / "wrapped.pth", wrapped)
+    network = ODMobileNetV2(
+        0.5, kernel_num=4, **pretrained(tmp_path / "wrapped.pth", prefix="encoder")
+    )
+    network.init_weights()
+    assert_holds(network, tensors)
+
+
+@pytest.mark.parametrize("kind", ["mmengine.Pretrained", PretrainedInit])
+def test_every_spelling_of_pretrained_is_strict(mobilenet_file, kind):
+    init_cfg = dict(type=kind, checkpoint=str(mobilenet_file[0]))
+    network = ODMobileNetV2(0.5, kernel_num=2, init_cfg=init_cfg)
+    with pytest.raises(CheckpointError, match="kernel_num=4"):
+        network.init_weights()
+
+
+def test_part_of_a_plugin_is_not_enough(tmp_path):
+    block = dict(cfg=dict(type="ContextBlock", ratio=0.25), position="after_conv2")
+    options = dict(depth=50, base_channels=16, plugins=[block])
+    state = ODResNet(**options).state_dict()
+    removed = next(key for key in state if "context_block" in key)
+    del state[removed]
+    write_tensors(tmp_path / "w.pth", state)
+    network = ODResNet(**options, **pretrained(tmp_path / "w.pth"))
+    with pytest.raises(CheckpointError, match=re.escape(f"1 missing ({removed})")):
         network.init_weights()
 
 
@@ -265,8 +303,16 @@ class TestMissingFile:
         state = network.state_dict()
         del state["conv2.bn.bias"]
         network.load_state_dict(state, strict=False)
+        other = ODMobileNetV2(0.25, kernel_num=2).state_dict()
+        load_state_dict(network, other)  # mmengine goes on after a wrong shape
         with pytest.raises(CheckpointError, match="not_there.pth"):
             network(torch.zeros(2, 3, 64, 64))
+
+    def test_is_not_asked_for_again_by_a_second_init_weights(self, tmp_path):
+        network = self.network(tmp_path)
+        network.load_state_dict(network.state_dict())
+        network.init_weights()
+        network(torch.zeros(2, 3, 64, 64))
 
 
 def test_the_config_is_left_as_it_was(mobilenet_file):

@@ -72,6 +72,26 @@ def test_necks_heads_and_plain_backbones_take_it():
     assert not [m for m in resnet.modules() if type(m) is nn.Conv2d and m.groups > 1]
 
 
+@pytest.mark.parametrize(
+    "cfg",
+    [
+        dict(type="FPN", in_channels=[64], out_channels=64, num_outs=1),
+        dict(type="RetinaHead", num_classes=2, in_channels=64, feat_channels=64),
+        dict(type="ResNet", depth=18),
+    ],
+    ids=lambda cfg: cfg["type"],
+)
+def test_init_weights_keeps_the_initialisation_of_the_attention(cfg):
+    """An ``init_cfg`` with ``layer='Conv2d'`` is not meant for the attention."""
+    module = MODELS.build({**cfg, "conv_cfg": CONV_CFG})
+    module.init_weights()
+    assert layers(module)
+    for layer in layers(module):
+        fc = layer.attention.fc.weight
+        expected = (2 / fc.shape[0]) ** 0.5  # Kaiming normal, fan_out
+        assert fc.std().item() == pytest.approx(expected, rel=0.2)
+
+
 def test_a_config_registers_it_by_importing_the_package(tmp_path):
     path = tmp_path / "config.py"
     path.write_text(
