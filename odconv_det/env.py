@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["Problem", "Runtime", "diagnose", "installed_distributions", "main", "probe"]
 
-INSTALL = "CFLAGS=-g0 pip install --no-build-isolation 'odconv-det[onedl]'"
+INSTALL = "CFLAGS=-g0 pip install --no-build-isolation '.[onedl]'"
 REBUILD = (
     "CFLAGS=-g0 pip install --force-reinstall --no-deps --no-cache-dir "
     "--no-build-isolation {}"

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,8 @@ OPENMMLAB = {
 }
 HEALTHY = Runtime()
 
+ROOT = Path(__file__).parents[1]
+
 
 def without(installed, *names):
     return {name: version for name, version in installed.items() if name not in names}
@@ -48,7 +51,7 @@ def test_torch_alone_is_no_problem_and_the_note_says_how_to_get_detectors():
     (note,) = diagnose(BASE, runtime)
     assert note.note
     assert "layers work" in note.what
-    assert "odconv-det[onedl]" in note.fix
+    assert ".[onedl]" in note.fix
 
 
 @pytest.mark.parametrize("version", ["2.3.1", "1.13.1+cu117"])
@@ -217,6 +220,32 @@ def test_the_command_speaks_where_the_operators_are_broken(tmp_path):
     assert "problem: mmcv's operators do not load" in result.stdout
     assert "onedl-mmcv==2.3.6" in result.stdout
     assert "Traceback" not in result.stderr
+
+
+def run_with_stub(tmp_path, package, code):
+    """The command where importing ``package`` runs ``code``."""
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(code)
+    return subprocess.run(
+        [sys.executable, "-m", "odconv_det.env"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_speaks_where_torch_is_broken(tmp_path):
+    result = run_with_stub(tmp_path, "torch", "raise ImportError('libtorch.so: gone')")
+    assert result.returncode == 1
+    assert "problem: torch cannot be imported: libtorch.so: gone" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_the_command_survives_a_crash_of_mmcv(tmp_path):
+    result = run_with_stub(tmp_path, "mmcv", "import os; os.abort()")
+    assert result.returncode == 1
+    assert "the interpreter died" in result.stdout
 
 
 def test_the_command_finds_no_problem_here(capsys):

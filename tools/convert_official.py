@@ -49,25 +49,31 @@ def build_detector(config: str) -> nn.Module:
     return MODELS.build(cfg.model)
 
 
-def verify(tensors: dict[str, Tensor], config: str) -> str:
+def verify(source: str, tensors: dict[str, Tensor], config: str) -> str:
     """What the tensors cover, in words; CheckpointError if that is not all of it."""
     detector = build_detector(config)
     is_detector = any(key.startswith("backbone.") for key in tensors)
     network = detector if is_detector else detector.backbone
     name = type(network).__name__
     if difference := mismatch(network.state_dict(), tensors):
-        raise CheckpointError(f"does not cover {name} of {config}: {difference}")
+        raise CheckpointError(
+            f"{source} does not cover {name} of {config}: {difference}"
+        )
     return f"all {len(tensors)} tensors of {name} in {config}"
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
+        if args.output.suffix not in (".safetensors", ".pth"):
+            raise ValueError(f"write .safetensors or .pth, not {args.output.name!r}")
         tensors = from_release(read_tensors(locate(args.source)))
-        covers = verify(tensors, args.config) if args.config else "not verified"
+        covers = "not verified"
+        if args.config:
+            covers = verify(args.source, tensors, args.config)
         write_tensors(args.output, tensors, {"format": "pt", "source": args.source})
     except (CheckpointError, FileNotFoundError, ValueError) as error:
-        print(f"error: {args.source}: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{args.output}: {len(tensors)} tensors ({covers})")
     return 0

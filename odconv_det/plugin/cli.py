@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch.distributed
+from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from odconv_det.checkpoints import CheckpointError
+from odconv_det.checkpoints import CheckpointError, is_torch_file
+from odconv_det.plugin.pretrained import StrictPretrained
 
 __all__ = [
     "ToolError",
@@ -77,7 +79,7 @@ def load_config(args: argparse.Namespace) -> Config:
     check_file(args.config, "config file")
     try:
         cfg = Config.fromfile(args.config)
-    except FileNotFoundError as error:
+    except Exception as error:  # a config is a program, which can fail in any way
         raise ToolError(f"{args.config} cannot be read: {error}") from error
     cfg.launcher = args.launcher
     if args.cfg_options:
@@ -89,7 +91,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def check_file(path: str, role: str, advice: str = "") -> None:
     """Raise ToolError if `path` is a local path without a file."""
-    if _missing(os.path.expanduser(path)):
+    if "://" not in path and not os.path.isfile(os.path.expanduser(path)):
         raise ToolError(f"no {role} {path}{advice and '; '}{advice}")
 
 
@@ -114,7 +116,7 @@ def check_weights(cfg: Config) -> None:
     """Raise ToolError if the checkpoint or ImageNet file to start from is missing.
 
     A checkpoint replaces every ImageNet file, so with one those that are missing are
-    taken out of the config: MMDetection's own backbones would insist on them.
+    taken out of the config of MMDetection's own backbones, which would insist on them.
     """
     start = cfg.get("load_from")
     if start:
@@ -123,21 +125,38 @@ def check_weights(cfg: Config) -> None:
         start = find_latest_checkpoint(cfg.work_dir)
         advice = f"{cfg.work_dir}/last_checkpoint names it: pass --resume FILE instead"
         check_file(start, "checkpoint", advice)
-    for part in _dicts(cfg.model):
-        init = part.get("init_cfg")
-        if not isinstance(init, dict) or init.get("type") != "Pretrained":
-            continue
-        path = init["checkpoint"]
+    if start and "://" not in start and not is_torch_file(os.path.expanduser(start)):
+        raise ToolError(f"checkpoint {start} is no whole torch file: get it once more")
+    for part, path in _pretrained_parts(cfg.model):
         if not start:
             advice = (
                 "put it there (tools/convert_official.py writes it from the authors' "
                 "file) or train from scratch with init_cfg=None"
             )
             check_file(path, "ImageNet weights", advice)
-        elif _missing(os.path.expanduser(path)):
+        elif _missing(os.path.expanduser(path)) and not _is_strict(part):
+            part.pop("pretrained", None)
             part["init_cfg"] = None
             if _local_rank() == 0:
                 print_log(f"{path} is missing and not needed: starting from {start}")
+
+
+def _pretrained_parts(model: object) -> Iterator[tuple[dict, str]]:
+    """The parts of a model that start from a file, and its path."""
+    for part in _dicts(model):
+        inits = part.get("init_cfg")
+        for init in inits if isinstance(inits, (list, tuple)) else [inits]:
+            if isinstance(init, dict) and init.get("type") == "Pretrained":
+                yield part, str(init.get("checkpoint"))
+        if isinstance(part.get("pretrained"), str):
+            yield part, part["pretrained"]
+
+
+def _is_strict(part: dict) -> bool:
+    """Whether this is a backbone of ours, which itself waits for a checkpoint."""
+    kind = part.get("type")
+    cls = MODELS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(cls, type) and issubclass(cls, StrictPretrained)
 
 
 def build_runner(cfg: Config) -> Runner:

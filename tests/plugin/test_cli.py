@@ -3,6 +3,7 @@
 from argparse import Namespace
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from odconv_det.checkpoints import CheckpointError
@@ -123,15 +124,17 @@ def test_missing_imagenet_file_is_an_error_for_a_first_run(tmp_path):
 
 def test_missing_imagenet_file_does_not_stop_a_run_with_a_checkpoint(tmp_path):
     checkpoint = tmp_path / "epoch_1.pth"
-    checkpoint.touch()
-    cfg = training(tmp_path, load_from=str(checkpoint))
-    cli.check_weights(cfg)
-    assert cfg.model.backbone.init_cfg is None
-
+    torch.save({"state_dict": {}}, checkpoint)
     (tmp_path / "last_checkpoint").write_text(str(checkpoint))
-    cfg = training(tmp_path, resume=True)
-    cli.check_weights(cfg)
-    assert cfg.model.backbone.init_cfg is None
+    for start in (dict(load_from=str(checkpoint)), dict(resume=True)):
+        cfg = training(tmp_path, **start)
+        cfg.model.backbone.type = "ResNet"  # MMDetection's insists on its file
+        cli.check_weights(cfg)
+        assert cfg.model.backbone.init_cfg is None
+
+        cfg = training(tmp_path, **start)  # ours waits for the checkpoint itself
+        cli.check_weights(cfg)
+        assert cfg.model.backbone.init_cfg.checkpoint == "gone.pth"
 
 
 def test_weights_with_an_address_are_left_to_their_loader(tmp_path):
@@ -177,3 +180,42 @@ def test_launchers_of_gpu_clusters_say_that_they_need_gpus(launcher, monkeypatch
     monkeypatch.setattr(cli, "get_device", lambda: "cpu")
     with pytest.raises(cli.ToolError, match=r"needs GPUs.*dist_train"):
         cli.build_runner(Config(dict(launcher=launcher)))
+
+
+def broken_file(tmp_path, content=b"<html>"):
+    (tmp_path / "broken.pth").write_bytes(content)
+    return "broken.pth"
+
+
+def test_a_checkpoint_that_is_a_web_page_is_named(tmp_path):
+    cfg = training(tmp_path, load_from=broken_file(tmp_path))
+    with pytest.raises(cli.ToolError, match=r"broken\.pth is no whole torch file"):
+        cli.check_weights(cfg)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(cli.ToolError, match=r"no checkpoint folder\.pth"):
+        cli.check_weights(training(tmp_path, load_from="folder.pth"))
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        dict(init_cfg=[dict(type="Pretrained", checkpoint="gone.pth")]),
+        dict(pretrained="gone.pth"),
+    ],
+)
+def test_weights_are_found_however_they_are_given(tmp_path, start):
+    model = dict(backbone=dict(type="OD_ResNet", depth=18, **start))
+    with pytest.raises(cli.ToolError, match=r"no ImageNet weights gone\.pth"):
+        cli.check_weights(Config(dict(model=model, work_dir=str(tmp_path))))
+
+
+@pytest.mark.parametrize(
+    "content", ["model = dict(\n", "model = nothing_of_that_name\n"]
+)
+def test_a_config_that_cannot_be_read_is_one_line(tmp_path, content):
+    (tmp_path / "bad.py").write_text(content)
+    with pytest.raises(cli.ToolError, match=r"bad\.py cannot be read"):
+        cli.load_config(arguments(config="bad.py"))
