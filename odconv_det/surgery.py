@@ -58,6 +58,10 @@ def swap(
     Example:
         >>> swap(net, lambda name, conv: conv.kernel_size == (3, 3), ODConv2d)
     """
+    if not callable(where) or isinstance(where, type):
+        raise ValueError(
+            f"where must be a function (name, conv) -> bool, got {where!r}"
+        )
     if isinstance(network, nn.Conv2d):
         raise ValueError("a convolution cannot replace itself: build the layer instead")
     chosen = {

@@ -67,6 +67,12 @@ def test_a_network_that_is_a_convolution_is_refused():
         swap(nn.Conv2d(8, 8, 1), lambda name, conv: True, ODConv2d)
 
 
+@pytest.mark.parametrize("where", ["0", ["0"], nn.Conv2d])
+def test_where_must_be_a_function(where):
+    with pytest.raises(ValueError, match="where must be a function"):
+        swap(network(), where, ODConv2d)
+
+
 def test_a_refused_swap_changes_nothing():
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding="same"))
     with pytest.raises(ValueError, match="same"):

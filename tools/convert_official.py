@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.output.suffix not in (".safetensors", ".pth"):
             raise ValueError(f"write .safetensors or .pth, not {args.output.name!r}")
         tensors = from_release(read_tensors(locate(args.source)))
-        covers = "not verified"
+        covers = "not verified: no --config was given"
         if args.config:
             covers = verify(args.source, tensors, args.config)
         write_tensors(args.output, tensors, {"format": "pt", "source": args.source})

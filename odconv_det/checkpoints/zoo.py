@@ -95,7 +95,8 @@ def locate(address: str, *, download: bool = True) -> Path:
 
 def _download(address: str, drive_id: str, path: Path) -> Path:
     by_hand = (
-        f"get https://drive.google.com/file/d/{drive_id}/view and save it as {path}"
+        f"get https://drive.google.com/file/d/{drive_id}/view and save it as {path}, "
+        "or train from scratch with init_cfg=None"
     )
     try:
         import gdown
@@ -113,7 +114,7 @@ def _download(address: str, drive_id: str, path: Path) -> Path:
         part.replace(path)
     except Exception as error:  # gdown and requests raise many kinds
         raise MissingCheckpointError(
-            f"downloading {address} failed ({error}): {by_hand}"
+            f"downloading {address} failed ({type(error).__name__}): {by_hand}"
         ) from error
     finally:
         if part.exists():

@@ -65,7 +65,8 @@ class StrictPretrained:
 
     def _load_pretrained(self, address: str, prefix: str | None) -> None:
         try:
-            tensors = read_tensors(_locate(address))
+            path = _locate(address)
+            tensors = read_tensors(path)
         except MissingCheckpointError as error:
             self._missing_weights = str(error)
             print_log(
@@ -80,11 +81,12 @@ class StrictPretrained:
             if not tensors:
                 raise CheckpointError(f"{address} has no tensor under {prefix!r}")
         tensors = backbone_tensors(from_release(tensors))
+        origin = f"{address} ({path})" if address.startswith(SCHEME) else address
         fresh = self._fresh_tensors(tensors)
-        total = load_exactly(self, tensors | fresh, address) - len(fresh)
+        total = load_exactly(self, tensors | fresh, origin) - len(fresh)
         print_log(
             f"{type(self).__name__}: loaded {len(tensors)} of {total} tensors from "
-            f"{address}" + (f"; {len(fresh)} of plugins start fresh" if fresh else ""),
+            f"{origin}" + (f"; {len(fresh)} of plugins start fresh" if fresh else ""),
             logger="current",
         )
 

@@ -127,13 +127,16 @@ def test_loads_a_converted_file(mobilenet_file, tmp_path, suffix):
     assert_holds(network, tensors)
 
 
-def test_loads_an_address_from_odconv_home(mobilenet_file, tmp_path, monkeypatch):
+def test_loads_an_address_from_odconv_home(mobilenet_file, tmp_path, monkeypatch, log):
     path, tensors = mobilenet_file
     monkeypatch.setenv("ODCONV_HOME", str(tmp_path))
     (tmp_path / "mobilenetv2_050_4x.pth.tar").symlink_to(path)
     network = mobilenet("odconv://mobilenetv2_050_4x")
     network.init_weights()
     assert_holds(network, tensors)
+    (said,) = [line for line in log if "loaded" in line]
+    file = tmp_path / "mobilenetv2_050_4x.pth.tar"
+    assert said.endswith(f"from odconv://mobilenetv2_050_4x ({file})")
 
 
 def test_loads_inside_a_detector(mobilenet_file):
