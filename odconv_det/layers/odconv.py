@@ -16,7 +16,7 @@ from odconv_det.layers.norm import build_norm, pooled_batch_norm
 
 __all__ = ["ODAttention", "ODConv2d"]
 
-# Narrower trunks than this starve the heads of thin layers (authors' release).
+# The release's lower limit of the attention's width.
 MIN_HIDDEN_CHANNELS = 16
 
 

@@ -94,9 +94,8 @@ class StrictPretrained:
         state = self.state_dict()
         fresh = {}
         for prefix in self.fresh_prefixes():
-            if not _under(
-                tensors, prefix
-            ):  # a part is in the file whole, or not at all
+            # A part must be in the file whole, or not at all.
+            if not _under(tensors, prefix):
                 fresh |= {key: t for key, t in state.items() if key.startswith(prefix)}
         return fresh
 
