@@ -3,7 +3,7 @@
 from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
 from odconv_det.checkpoints.files import is_torch_file, read_tensors, write_tensors
 from odconv_det.checkpoints.inflate import inflate
-from odconv_det.checkpoints.keys import backbone_tensors, from_release
+from odconv_det.checkpoints.keys import backbone_tensors, from_release, under
 from odconv_det.checkpoints.verify import load_exactly, mismatch
 from odconv_det.checkpoints.zoo import locate
 
@@ -18,5 +18,6 @@ __all__ = [
     "locate",
     "mismatch",
     "read_tensors",
+    "under",
     "write_tensors",
 ]

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from torch import Tensor
 
-__all__ = ["backbone_tensors", "from_release"]
+__all__ = ["backbone_tensors", "from_release", "under"]
 
 # Blocks of MobileNetV2's layer1 .. layer7 (Sandler et al., table 2).
 _BLOCKS = (1, 2, 3, 4, 3, 3, 1)
@@ -55,13 +55,16 @@ def from_release(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def backbone_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The backbone's part of a detector; all of a file that is no detector."""
-    prefix = "backbone."
-    part = {
+    return under(tensors, "backbone.") or dict(tensors)
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {
         key.removeprefix(prefix): tensor
         for key, tensor in tensors.items()
         if key.startswith(prefix)
     }
-    return part or dict(tensors)
 
 
 def _rename(name: str) -> str:

@@ -23,6 +23,7 @@ from odconv_det.checkpoints import (
     locate,
     mismatch,
     read_tensors,
+    under,
 )
 from odconv_det.checkpoints.zoo import SCHEME
 
@@ -77,7 +78,7 @@ class StrictPretrained:
             )
             return
         if prefix:
-            tensors = _under(tensors, f"{prefix.rstrip('.')}.")
+            tensors = under(tensors, f"{prefix.rstrip('.')}.")
             if not tensors:
                 raise CheckpointError(f"{address} has no tensor under {prefix!r}")
         tensors = backbone_tensors(from_release(tensors))
@@ -95,7 +96,7 @@ class StrictPretrained:
         fresh = {}
         for prefix in self.fresh_prefixes():
             # A part must be in the file whole, or not at all.
-            if not _under(tensors, prefix):
+            if not under(tensors, prefix):
                 fresh |= {key: t for key, t in state.items() if key.startswith(prefix)}
         return fresh
 
@@ -103,7 +104,7 @@ class StrictPretrained:
         self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any
     ) -> None:
         if self._missing_weights:
-            own = _under(state_dict, prefix)
+            own = under(state_dict, prefix)
             if mismatch(self.state_dict(), own) is None:
                 self._missing_weights = None
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -117,15 +118,6 @@ class StrictPretrained:
 def _is_pretrained(cfg: Mapping[str, Any]) -> bool:
     kind = cfg["type"]
     return kind is PretrainedInit or str(kind).rpartition(".")[2] == "Pretrained"
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors below ``prefix``, without it."""
-    return {
-        key.removeprefix(prefix): tensor
-        for key, tensor in tensors.items()
-        if key.startswith(prefix)
-    }
 
 
 def _locate(address: str) -> Path:
