@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from odconv_det.checkpoints import (
     CheckpointError,
+    check_suffix,
     from_release,
     locate,
     mismatch,
     read_tensors,
+    under,
     write_tensors,
 )
 
@@ -52,8 +54,7 @@ def build_detector(config: str) -> nn.Module:
 def verify(source: str, tensors: dict[str, Tensor], config: str) -> str:
     """What the tensors cover, in words; CheckpointError if that is not all of it."""
     detector = build_detector(config)
-    is_detector = any(key.startswith("backbone.") for key in tensors)
-    network = detector if is_detector else detector.backbone
+    network = detector if under(tensors, "backbone.") else detector.backbone
     name = type(network).__name__
     if difference := mismatch(network.state_dict(), tensors):
         raise CheckpointError(
@@ -65,8 +66,7 @@ def verify(source: str, tensors: dict[str, Tensor], config: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        if args.output.suffix not in (".safetensors", ".pth"):
-            raise ValueError(f"write .safetensors or .pth, not {args.output.name!r}")
+        check_suffix(args.output)  # before a download
         tensors = from_release(read_tensors(locate(args.source)))
         covers = "not verified: no --config was given"
         if args.config:

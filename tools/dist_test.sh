@@ -13,10 +13,5 @@ gpus=$3
 shift 3
 tools=$(cd "$(dirname "$0")" && pwd)
 
-PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}" exec python "$tools/launch.py" \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$gpus" \
+exec python "$tools/launch.py" "$gpus" \
     "$tools/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

@@ -1,7 +1,12 @@
 """Weights: where they are, what they are called, and whether all of them arrived."""
 
 from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
-from odconv_det.checkpoints.files import is_torch_file, read_tensors, write_tensors
+from odconv_det.checkpoints.files import (
+    check_suffix,
+    is_torch_file,
+    read_tensors,
+    write_tensors,
+)
 from odconv_det.checkpoints.inflate import inflate
 from odconv_det.checkpoints.keys import backbone_tensors, from_release, under
 from odconv_det.checkpoints.verify import load_exactly, mismatch
@@ -11,6 +16,7 @@ __all__ = [
     "CheckpointError",
     "MissingCheckpointError",
     "backbone_tensors",
+    "check_suffix",
     "from_release",
     "inflate",
     "is_torch_file",

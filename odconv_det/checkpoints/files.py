@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ from torch import Tensor
 
 from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
 
-__all__ = ["is_torch_file", "read_tensors", "write_tensors"]
+__all__ = [
+    "check_suffix",
+    "is_torch_file",
+    "read_tensors",
+    "whole_file",
+    "write_tensors",
+]
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -94,27 +101,40 @@ def write_tensors(
     Raises:
         ValueError: for another suffix.
     """
-    path = Path(path)
+    path = check_suffix(path)
     tensors = {key: value.detach().contiguous() for key, value in tensors.items()}
-    save: Callable[[Path], None]
-    if _is_safetensors(path):
-        library = _safetensors(path)
-
-        def save(part: Path) -> None:
+    meta = dict(metadata or {})
+    library = _safetensors(path) if _is_safetensors(path) else None
+    with whole_file(path) as part:
+        if library:
             # Not save_file: its files can be read by their owner only.
-            part.write_bytes(library.torch.save(tensors, dict(metadata or {})))
+            part.write_bytes(library.torch.save(tensors, meta))
+        else:
+            torch.save({"meta": meta, "state_dict": tensors}, part)
 
-    elif path.suffix == ".pth":
 
-        def save(part: Path) -> None:
-            torch.save({"meta": dict(metadata or {}), "state_dict": tensors}, part)
+def check_suffix(path: str | os.PathLike[str]) -> Path:
+    """The path, if :func:`write_tensors` can write a file of this name.
 
-    else:
+    Raises:
+        ValueError: for a suffix other than ``.safetensors`` and ``.pth``.
+    """
+    path = Path(path)
+    if not (_is_safetensors(path) or path.suffix == ".pth"):
         raise ValueError(f"write .safetensors or .pth, not {path.name!r}")
+    return path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place if all goes well.
+
+    Whatever interrupts the block, ``path`` is what it was before.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save(part)
+        yield part
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)

@@ -39,7 +39,9 @@ def inflate(
     }
     state = network.state_dict()
     attention = {
-        key for key in state for name in dynamic if key.startswith(f"{name}.attention.")
+        f"{name}.attention.{key}"
+        for name, layer in dynamic.items()
+        for key in layer.attention.state_dict()
     }
     banks = {f"{name}.weight": layer for name, layer in dynamic.items()}
     expected = {

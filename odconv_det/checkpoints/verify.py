@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from odconv_det.checkpoints.describe import describe, reductions
@@ -56,8 +55,7 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) 
         raise CheckpointError(
             f"{origin} does not fit {type(module).__name__}: {difference}"
         )
-    with torch.no_grad():
-        module.load_state_dict(tensors)
+    module.load_state_dict(tensors)
     return len(tensors)
 
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
-from odconv_det.checkpoints.files import read_tensors
+from odconv_det.checkpoints.files import read_tensors, whole_file
 
 __all__ = ["DETECTORS", "IMAGENET", "SCHEME", "home", "locate"]
 
@@ -105,18 +105,12 @@ def _download(address: str, drive_id: str, path: Path) -> Path:
             f"{address} is not there and gdown is not installed: `pip install gdown`, "
             f"or {by_hand}"
         ) from None
-    # A name that locate() never looks for: what is interrupted never looks complete.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        gdown.download(id=drive_id, output=str(part), quiet=False)
-        read_tensors(part)  # a page that says "quota exceeded" downloads as well
-        part.replace(path)
+        with whole_file(path) as part:
+            gdown.download(id=drive_id, output=str(part), quiet=False)
+            read_tensors(part)  # a page that says "quota exceeded" downloads as well
     except Exception as error:  # gdown and requests raise many kinds
         raise MissingCheckpointError(
             f"downloading {address} failed ({type(error).__name__}): {by_hand}"
         ) from error
-    finally:
-        if part.exists():
-            part.unlink()
     return path

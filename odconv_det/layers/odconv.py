@@ -109,10 +109,11 @@ class ODAttention(nn.Module):
         with full_precision(x.device.type):
             z = x.mean((2, 3), keepdim=True, dtype=self.fc.weight.dtype)
             z = self.relu(pooled_batch_norm(self.bn, self.fc(z)))  # (B, hidden, 1, 1)
-            kernel, spatial = self._logits("kernel", z), self._logits("spatial", z)
-            filter_ = self._logits("filter", z)
+            filter_ = self._logits(self.filter_fc, z)
+            spatial = self._logits(self.spatial_fc, z)
+            kernel = self._logits(self.kernel_fc, z)
             return Attentions(
-                channel=self._logits("channel", z).sigmoid(),
+                channel=self._logits(self.channel_fc, z).sigmoid(),
                 filter=None if filter_ is None else filter_.sigmoid(),
                 spatial=None
                 if spatial is None
@@ -120,8 +121,7 @@ class ODAttention(nn.Module):
                 kernel=None if kernel is None else kernel.softmax(1)[..., None, None],
             )
 
-    def _logits(self, name: str, z: Tensor) -> Tensor | None:
-        head = getattr(self, f"{name}_fc")
+    def _logits(self, head: _Pointwise | None, z: Tensor) -> Tensor | None:
         return None if head is None else head(z) / self.temperature
 
     def extra_repr(self) -> str:

@@ -126,8 +126,7 @@ class DynamicResNet(_Dynamic, ResNet):
     def _frozen_parts(self) -> Iterable[nn.Module]:
         if self.frozen_stages >= 0:
             yield from [self.stem] if self.deep_stem else [self.conv1, self.norm1]
-        for i in range(1, self.frozen_stages + 1):
-            yield getattr(self, f"layer{i}")
+        yield from self._stages()[: max(self.frozen_stages, 0)]
 
     def fresh_prefixes(self) -> tuple[str, ...]:
         return tuple(

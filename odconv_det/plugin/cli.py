@@ -21,7 +21,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from odconv_det.checkpoints import CheckpointError, is_torch_file
-from odconv_det.plugin.pretrained import StrictPretrained
+from odconv_det.plugin.pretrained import StrictPretrained, is_pretrained
 
 __all__ = [
     "ToolError",
@@ -146,7 +146,7 @@ def _pretrained_parts(model: object) -> Iterator[tuple[dict, str]]:
     for part in _dicts(model):
         inits = part.get("init_cfg")
         for init in inits if isinstance(inits, (list, tuple)) else [inits]:
-            if isinstance(init, dict) and init.get("type") == "Pretrained":
+            if isinstance(init, dict) and is_pretrained(init):
                 yield part, str(init.get("checkpoint"))
         if isinstance(part.get("pretrained"), str):
             yield part, part["pretrained"]

@@ -27,7 +27,7 @@ from odconv_det.checkpoints import (
 )
 from odconv_det.checkpoints.zoo import SCHEME
 
-__all__ = ["StrictPretrained", "load_address"]
+__all__ = ["StrictPretrained", "is_pretrained", "load_address"]
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
@@ -53,8 +53,8 @@ class StrictPretrained:
             return
         own_cfg = self.init_cfg
         cfgs = [own_cfg] if isinstance(own_cfg, Mapping) else list(own_cfg or [])
-        pretrained = [cfg for cfg in cfgs if _is_pretrained(cfg)]
-        self.init_cfg = [cfg for cfg in cfgs if not _is_pretrained(cfg)]
+        pretrained = [cfg for cfg in cfgs if is_pretrained(cfg)]
+        self.init_cfg = [cfg for cfg in cfgs if not is_pretrained(cfg)]
         super().init_weights()
         self.init_cfg = own_cfg
         for cfg in pretrained:
@@ -115,8 +115,9 @@ class StrictPretrained:
         return super().forward(x)
 
 
-def _is_pretrained(cfg: Mapping[str, Any]) -> bool:
-    kind = cfg["type"]
+def is_pretrained(cfg: Mapping[str, Any]) -> bool:
+    """Whether an ``init_cfg`` is mmengine's ``Pretrained``, however it is spelt."""
+    kind = cfg.get("type")
     return kind is PretrainedInit or str(kind).rpartition(".")[2] == "Pretrained"
 
 
