@@ -14,97 +14,43 @@ H, W   input size; Ho, Wo output size
 
 from __future__ import annotations
 
-import functools
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = [
-    "Attentions",
-    "full_precision",
-    "mix_kernels",
-    "odconv2d",
-    "per_sample_conv2d",
-]
+from odconv_det.core.autograd import dynamic_conv2d
+from odconv_det.core.kernels import Scales
+from odconv_det.core.per_sample import Geometry
+from odconv_det.core.precision import autocast_input
 
-Pair = tuple[int, int]
+__all__ = ["Affine", "Attentions", "Geometry", "odconv2d"]
 
 
 class Attentions(NamedTuple):
-    """The four attentions of one ODConv layer; an absent one is ``None``.
+    """The four attentions of one layer; an absent one is ``None``.
 
     Shape:
-        - channel: ``(B, Ci, 1, 1)``
-        - filter: ``(B, Co, 1, 1)``
-        - spatial: ``(B, 1, 1, kh, kw)``
-        - kernel: ``(B, N, 1, 1, 1, 1)``
+        - channel: ``(B, Ci)``
+        - filter: ``(B, Co)``
+        - spatial: ``(B, kh * kw)``
+        - kernel: ``(B, N)``
     """
 
-    channel: Tensor
+    channel: Tensor | None
     filter: Tensor | None
     spatial: Tensor | None
     kernel: Tensor | None
 
 
-def full_precision(device_type: str) -> AbstractContextManager[object]:
-    """A context in which autocast leaves the operands' own dtype alone."""
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
-
-
-def mix_kernels(bank: Tensor, kernel: Tensor, spatial: Tensor | None) -> Tensor:
-    """One kernel for each sample: ``spatial * sum_n kernel_n bank_n``.
-
-    The products are taken in the order of the authors' release. With random weights a
-    MobileNetV2 can amplify a difference in the last bit until it is as large as the
-    output, so only the same order of operations gives the same numbers there. Nothing
-    of the size ``(B, N, Co, Ci/G, kh, kw)`` is ever held or saved for backward.
+class Affine(NamedTuple):
+    """What a BatchNorm in eval mode does to each channel: ``scale * y + shift``.
 
     Shape:
-        - bank: ``(N, Co, Ci/G, kh, kw)``
-        - kernel: ``(B, N, 1, 1, 1, 1)``
-        - spatial: ``(B, 1, 1, kh, kw)``
-        - output: ``(B, Co, Ci/G, kh, kw)``
+        - scale, shift: ``(Co,)``
     """
-    weights = kernel if spatial is None else spatial.unsqueeze(1) * kernel
-    terms = (weights[:, n] * bank[n] for n in range(bank.shape[0]))
-    return functools.reduce(torch.add, terms)
 
-
-def per_sample_conv2d(
-    x: Tensor,
-    kernels: Tensor,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-) -> Tensor:
-    """Convolve each sample with its own kernel.
-
-    Shape:
-        - x: ``(B, Ci, H, W)``
-        - kernels: ``(B, Co, Ci/G, kh, kw)``
-        - output: ``(B, Co, Ho, Wo)``
-    """
-    batch = x.shape[0]
-    if batch < 2:
-        # The sum over no kernels is a zero kernel: an empty batch keeps its graph, so
-        # that every parameter still gets a (zero) gradient under DDP.
-        return F.conv2d(x, kernels.sum(0), None, stride, padding, dilation, groups)
-    y = F.conv2d(
-        x.reshape(1, -1, *x.shape[2:]),
-        kernels.flatten(0, 1),
-        None,
-        stride,
-        padding,
-        dilation,
-        batch * groups,
-    )
-    return y.reshape(batch, -1, *y.shape[2:])
+    scale: Tensor
+    shift: Tensor
 
 
 def odconv2d(
@@ -112,17 +58,18 @@ def odconv2d(
     bank: Tensor,
     attentions: Attentions,
     bias: Tensor | None,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
+    geometry: Geometry,
+    affine: Affine | None = None,
 ) -> Tensor:
     """ODConv (arXiv 2209.07947, equation 2) for given attentions.
 
-    ``y = filter * conv(channel * x, spatial * sum_n kernel_n bank_n) + bias``
+    ``y = filter * conv(channel * x, spatial * sum_n kernel_n bank_n) + bias``, and then
+    ``affine``, whose scale joins the filter attention and whose shift joins the bias.
 
-    The kernels are mixed in the bank's own precision, whatever autocast says, and cast
-    once for the convolution.
+    The attentions are folded into each sample's kernel or applied to the maps,
+    whichever is cheaper (:mod:`odconv_det.core.dispatch`). Kernels are made in the
+    bank's own precision, whatever autocast says, and cast once for the convolution. A
+    second derivative raises.
 
     Shape:
         - x: ``(B, Ci, H, W)``
@@ -130,19 +77,11 @@ def odconv2d(
         - bias: ``(Co,)``
         - output: ``(B, Co, Ho, Wo)``
     """
-    x = x * attentions.channel.to(x.dtype)
-    geometry = (stride, padding, dilation, groups)
-    if attentions.kernel is None and attentions.spatial is None:
-        y = F.conv2d(x, bank[0], None, *geometry)  # one kernel serves every sample
-    else:
-        with full_precision(x.device.type):
-            if attentions.kernel is None:
-                kernels = attentions.spatial * bank[0]  # (B, Co, Ci/G, kh, kw)
-            else:
-                kernels = mix_kernels(bank, attentions.kernel, attentions.spatial)
-        y = per_sample_conv2d(x, kernels, *geometry)
-    if attentions.filter is not None:
-        y = y * attentions.filter.to(y.dtype)
-    if bias is not None:
-        y = y + bias.to(y.dtype).view(-1, 1, 1)
-    return y
+    channel, filter_, spatial, kernel = attentions
+    if affine is not None:
+        filter_ = affine.scale if filter_ is None else filter_ * affine.scale
+        filter_ = filter_.view(-1, bank.shape[1])
+        scaled = affine.shift if bias is None else bias * affine.scale + affine.shift
+        bias = scaled
+    scales = Scales(channel, filter_, spatial)
+    return dynamic_conv2d(autocast_input(x), bank, kernel, scales, bias, geometry)

@@ -11,10 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from odconv_det.functional import Attentions, Pair, full_precision, odconv2d
+from odconv_det.core.precision import full_precision
+from odconv_det.folding import Fold
+from odconv_det.functional import Attentions, Geometry, odconv2d
 from odconv_det.layers.norm import build_norm, pooled_batch_norm
 
 __all__ = ["ODAttention", "ODConv2d"]
+
+Pair = tuple[int, int]
 
 # The release's lower limit of the attention's width.
 MIN_HIDDEN_CHANNELS = 16
@@ -28,8 +32,8 @@ class _Pointwise(nn.Module):
     or :func:`odconv_det.swap`) means the network's convolutions, not these.
 
     Shape:
-        - input: ``(B, in_channels, H, W)``
-        - output: ``(B, out_channels, H, W)``
+        - input: ``(B, in_channels)``
+        - output: ``(B, out_channels)``
         - ``weight``: ``(out_channels, in_channels, 1, 1)``
     """
 
@@ -46,7 +50,7 @@ class _Pointwise(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias)
+        return F.linear(x, self.weight.flatten(1), self.bias)
 
     def extra_repr(self) -> str:
         out_channels, in_channels = self.weight.shape[:2]
@@ -107,22 +111,25 @@ class ODAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Attentions:
         with full_precision(x.device.type):
-            z = x.mean((2, 3), keepdim=True, dtype=self.fc.weight.dtype)
-            z = self.relu(pooled_batch_norm(self.bn, self.fc(z)))  # (B, hidden, 1, 1)
-            filter_ = self._logits(self.filter_fc, z)
-            spatial = self._logits(self.spatial_fc, z)
-            kernel = self._logits(self.kernel_fc, z)
+            pooled = x.mean((2, 3), dtype=self.fc.weight.dtype)
+            hidden = self.fc(pooled)[..., None, None]  # BatchNorm2d wants a map
+            hidden = self.relu(pooled_batch_norm(self.bn, hidden)).flatten(1)
+            filter_ = self._logits(self.filter_fc, hidden)
+            spatial = self._logits(self.spatial_fc, hidden)
+            kernel = self._logits(self.kernel_fc, hidden)
             return Attentions(
-                channel=self._logits(self.channel_fc, z).sigmoid(),
+                channel=self._logits(self.channel_fc, hidden).sigmoid(),
                 filter=None if filter_ is None else filter_.sigmoid(),
-                spatial=None
-                if spatial is None
-                else spatial.sigmoid().view(len(z), 1, 1, *self.kernel_size),
-                kernel=None if kernel is None else kernel.softmax(1)[..., None, None],
+                spatial=None if spatial is None else spatial.sigmoid(),
+                kernel=None if kernel is None else kernel.softmax(1),
             )
 
-    def _logits(self, head: _Pointwise | None, z: Tensor) -> Tensor | None:
-        return None if head is None else head(z) / self.temperature
+    def _logits(self, head: _Pointwise | None, hidden: Tensor) -> Tensor | None:
+        if head is None:
+            return None
+        logits = head(hidden)
+        # Division by 1 changes nothing, and costs as much as a head does.
+        return logits if self.temperature == 1 else logits / self.temperature
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature:g}"
@@ -172,6 +179,8 @@ class ODConv2d(nn.Module):
     # What ConvModule of mmcv reads from a convolution besides its geometry.
     transposed = False
     output_padding = (0, 0)
+    # Set by fold_batch_norms: the BatchNorm to apply together with the convolution.
+    fold: Fold | None = None
 
     def __init__(
         self,
@@ -228,6 +237,9 @@ class ODConv2d(nn.Module):
             )
         )
         self.bias = nn.Parameter(torch.zeros(self.out_channels)) if bias else None
+        self.geometry = Geometry(
+            self.stride, self.padding, self.dilation, self.groups
+        )
         self._reset_bank()
 
     def _reset_bank(self) -> None:
@@ -286,15 +298,9 @@ class ODConv2d(nn.Module):
         self.weight.copy_(2**sigmoids * (kernel + scale * spread))
 
     def forward(self, x: Tensor) -> Tensor:
+        affine = None if self.fold is None else self.fold.affine(self)
         return odconv2d(
-            x,
-            self.weight,
-            self.attention(x),
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
+            x, self.weight, self.attention(x), self.bias, self.geometry, affine
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ODConv2d:

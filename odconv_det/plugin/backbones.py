@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from torch import nn
 from typing_extensions import Self
 
+from odconv_det.folding import fold_batch_norms
 from odconv_det.layers import ODAttention
 from odconv_det.layers.norm import is_batch_norm
 from odconv_det.plugin.pretrained import StrictPretrained
@@ -43,6 +44,7 @@ class _Dynamic(StrictPretrained):
                 lambda name, conv: where.fullmatch(name) is not None,
                 lambda **geometry: MODELS.build({**options, **geometry}),
             )
+            fold_batch_norms(self)
         # What lies behind the last map would never get a gradient, which DDP refuses.
         for part in self._stages()[max(self.out_indices) + 1 :]:
             part.requires_grad_(False)

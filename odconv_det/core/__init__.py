@@ -1,0 +1,1 @@
+"""The machinery below :mod:`odconv_det.functional`, which has the shape letters."""

@@ -1,0 +1,148 @@
+"""BatchNorm in eval mode, applied by the dynamic convolution in front of it.
+
+Its scale joins the filter attention and its shift the bias, so it costs nothing, and
+the map between the two is neither written nor saved for backward. ``gamma`` and
+``beta`` stay trainable. Which of the two modules applies it is decided at every call,
+by the mode the BatchNorm is in then; names in the state dict do not change.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+from odconv_det.functional import Affine
+from odconv_det.tracing import Part, calls_of, traced_parts
+
+__all__ = ["Fold", "eval_affine", "fold_batch_norms", "foldable", "norm_behind"]
+
+
+class Fold:
+    """A convolution and the BatchNorm behind it, by their names in their parent.
+
+    By name, because the network may change: when either has been replaced (as
+    ``SyncBatchNorm.convert_sync_batchnorm`` does), or is a copy that shares this object
+    (as ``DataParallel`` makes them), each does its own work again.
+    """
+
+    def __init__(self, parent: nn.Module, conv: str, norm: str) -> None:
+        self.parent = parent
+        self.conv = conv
+        self.norm = norm
+
+    def holds(self, module: nn.Module) -> bool:
+        """Whether ``module`` is one of the two, and the BatchNorm is in eval mode."""
+        modules = self.parent._modules
+        conv, norm = modules.get(self.conv), modules.get(self.norm)
+        return (
+            (module is conv or module is norm)
+            and getattr(conv, "fold", None) is self
+            and getattr(norm, "fold", None) is self
+            and not norm.training
+        )
+
+    def affine(self, conv: nn.Module) -> Affine | None:
+        """What ``conv`` has to apply to its output, if anything."""
+        if not self.holds(conv):
+            return None
+        return eval_affine(self.parent._modules[self.norm])
+
+
+class _Folded:
+    """Mixin of a BatchNorm whose convolution applies it in eval mode."""
+
+    fold: Fold | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fold is not None and self.fold.holds(self):
+            return x
+        return super().forward(x)
+
+
+class FoldedBatchNorm2d(_Folded, nn.BatchNorm2d):
+    """BatchNorm2d that a convolution applies in eval mode."""
+
+
+class FoldedSyncBatchNorm(_Folded, nn.SyncBatchNorm):
+    """SyncBatchNorm that a convolution applies in eval mode."""
+
+
+_FOLDED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm2d: FoldedBatchNorm2d,
+    nn.SyncBatchNorm: FoldedSyncBatchNorm,
+    FoldedBatchNorm2d: FoldedBatchNorm2d,
+    FoldedSyncBatchNorm: FoldedSyncBatchNorm,
+}
+
+
+def foldable(norm: nn.Module) -> bool:
+    """Whether this is a BatchNorm that is affine in eval mode."""
+    return type(norm) in _FOLDED and norm.running_mean is not None
+
+
+def eval_affine(norm: nn.Module) -> Affine:
+    """What a BatchNorm with running statistics computes in eval mode.
+
+    Shape:
+        - both: ``(C,)``
+    """
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias
+    return Affine(scale, shift)
+
+
+def norm_behind(
+    conv: nn.Module, part: Part, calls: dict[nn.Module, list[fx.Node]]
+) -> nn.Module | None:
+    """The foldable BatchNorm that takes all that ``conv`` gives, and nothing else."""
+    norms = set()
+    for call in calls[conv]:
+        users = list(call.users)
+        if len(users) != 1 or users[0].op != "call_module":
+            return None
+        norms.add(part.module.get_submodule(users[0].target))
+    norm = norms.pop()
+    alone = not norms and foldable(norm) and len(calls[norm]) == len(calls[conv])
+    return norm if alone else None
+
+
+def fold_batch_norms(network: nn.Module) -> list[str]:
+    """Let every dynamic convolution apply the BatchNorm behind it, in eval mode.
+
+    Only where both are children of one module and nothing else sees the map between
+    them, as far as the network can be traced. A BatchNorm in training mode works as
+    ever. The backbones of this package do it by themselves; call it after ``swap``.
+
+    Returns:
+        The names of the convolutions that now do.
+
+    Example:
+        >>> swap(net, lambda name, conv: conv.kernel_size == (3, 3), ODConv2d)
+        >>> fold_batch_norms(net)
+    """
+    folded = []
+    for part in traced_parts(network):
+        calls = calls_of(part)
+        for conv, nodes in calls.items():
+            if not hasattr(type(conv), "fold") or isinstance(conv, _Folded):
+                continue
+            norm = norm_behind(conv, part, calls)
+            if norm is None:
+                continue
+            parent, _, conv_name = nodes[0].target.rpartition(".")
+            norm_parent, _, norm_name = calls[norm][0].target.rpartition(".")
+            if parent == norm_parent:
+                _pair(part.module.get_submodule(parent), conv_name, norm_name)
+                folded.append(f"{part.name}.{nodes[0].target}".lstrip("."))
+    return folded
+
+
+def _pair(parent: nn.Module, conv: str, norm: str) -> None:
+    fold = Fold(parent, conv, norm)
+    module = parent._modules[norm]
+    module.__class__ = _FOLDED[type(module)]
+    module.fold = parent._modules[conv].fold = fold

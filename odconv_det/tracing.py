@@ -1,0 +1,111 @@
+"""Graphs of a network's parts, as far as torch.fx can see into them.
+
+A detector as a whole cannot be traced: its control flow depends on the data. Its
+backbone can, and most blocks. So each part that can be traced is, as large as possible;
+within it a module that cannot be traced stays one opaque call, and is looked into on
+its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from torch import fx, nn
+
+__all__ = ["Part", "calls_of", "traced_parts"]
+
+
+class Part(NamedTuple):
+    """A module that can be traced, its name in the network, and its graph."""
+
+    name: str
+    module: nn.Module
+    graph: fx.Graph
+
+
+class _Proxy(fx.Proxy):
+    @property
+    def requires_grad(self) -> bool:
+        # Decides on activation checkpointing, which computes the same.
+        return False
+
+
+class _Tracer(fx.Tracer):
+    """Traces into every module it can, and calls the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opaque: list[str] = []
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def is_leaf_module(self, m: nn.Module, qualified_name: str) -> bool:
+        if hasattr(type(m), "fold"):  # dynamic layers and the norms behind them
+            return True
+        return super().is_leaf_module(m, qualified_name)
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        last = next(iter(reversed(self.graph.nodes)))
+        opaque = len(self.opaque)
+        try:
+            if m._forward_hooks or m._forward_pre_hooks:
+                raise ValueError("a hook would be lost")
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:  # anything can go wrong in code that never met a Proxy
+            while (node := next(iter(reversed(self.graph.nodes)))) is not last:
+                self.graph.erase_node(node)
+            del self.opaque[opaque:]
+            name = self.path_of_module(m)
+            self.opaque.append(name)
+            return self.create_proxy("call_module", name, args, kwargs)
+
+
+def traced_parts(network: nn.Module, prefix: str = "") -> Iterator[Part]:
+    """The largest parts of the network that can be traced, in its order."""
+    if next(network.children(), None) is None:
+        return
+    for flags in ({}, _default_flags(network)):
+        tracer = _Tracer()
+        try:
+            graph = tracer.trace(network, concrete_args=flags)
+        except Exception:
+            continue
+        yield Part(prefix, network, graph)
+        for name in dict.fromkeys(tracer.opaque):
+            yield from traced_parts(network.get_submodule(name), _join(prefix, name))
+        return
+    for name, child in network.named_children():
+        yield from traced_parts(child, _join(prefix, name))
+
+
+def _default_flags(network: nn.Module) -> dict[str, Any]:
+    """Arguments of forward that are flags: the default decides what is traced."""
+    parameters = inspect.signature(network.forward).parameters
+    return {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if isinstance(parameter.default, bool | None)
+    }
+
+
+def calls_of(part: Part) -> dict[nn.Module, list[fx.Node]]:
+    """Where each module is called, by identity: one may have several names."""
+    calls: dict[nn.Module, list[fx.Node]] = {}
+    for node in part.graph.nodes:
+        if node.op == "call_module":
+            module = part.module.get_submodule(node.target)
+            calls.setdefault(module, []).append(node)
+    return calls
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
