@@ -89,10 +89,9 @@ def eval_affine(norm: nn.Module) -> Affine:
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
-    shift = -norm.running_mean * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias
-    return Affine(scale, shift)
+    if norm.bias is None:
+        return Affine(scale, -norm.running_mean * scale)
+    return Affine(scale, torch.addcmul(norm.bias, norm.running_mean, scale, value=-1))
 
 
 def norm_behind(

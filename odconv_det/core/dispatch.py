@@ -87,15 +87,15 @@ class Rule(NamedTuple):
 # The first row that holds decides.
 RULES = (
     Rule(
-        "one kernel serves every sample, and is larger than a sample's maps",
-        lambda c: not c.per_sample and _heavy(c),
-        "shared",
-    ),
-    Rule(
         # NCHW on a CPU: a convolution would reorder input, kernel and output first.
         "a single 1x1 convolution, NCHW on a CPU",
         lambda c: c.batch == 1 and c.pointwise and c.device == "cpu" and _nchw(c),
         "matmul",
+    ),
+    Rule(
+        "one kernel serves every sample, and is larger than a sample's maps",
+        lambda c: not c.per_sample and _heavy(c),
+        "shared",
     ),
     Rule("a single sample", lambda c: c.batch <= 1, "slices"),
     Rule(

@@ -90,18 +90,16 @@ def _row(kernels: Tensor, scales: Scales) -> Tensor | None:
     """channel * spatial, which all filters of a group share, laid out like kernels."""
     _, groups, _, width, kh, kw = kernels.shape
     channel, spatial = scales.channel, scales.spatial
-    if channel is None and spatial is None:
-        return None
-    rows = []
     if channel is not None:
-        rows.append(channel.view(-1, groups, 1, 1, 1, width))
+        channel = channel.view(-1, groups, 1, width, 1, 1)
     if spatial is not None:
-        rows.append(spatial.view(-1, 1, 1, kh, kw, 1))
-    if len(rows) == 1:
-        return rows[0].permute(0, 1, 2, 5, 3, 4)
+        spatial = spatial.view(-1, 1, 1, 1, kh, kw)
+    if channel is None or spatial is None:
+        return spatial if channel is None else channel
     if kernels.stride(3) == 1:  # channels_last
-        return (rows[0] * rows[1]).permute(0, 1, 2, 5, 3, 4)
-    return rows[0].permute(0, 1, 2, 5, 3, 4) * rows[1].permute(0, 1, 2, 5, 3, 4)
+        last = (0, 1, 2, 4, 5, 3)
+        return (channel.permute(last) * spatial.permute(last)).movedim(5, 3)
+    return channel * spatial
 
 
 def _column(kernels: Tensor, filter_: Tensor | None) -> Tensor | None:

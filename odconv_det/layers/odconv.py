@@ -114,22 +114,28 @@ class ODAttention(nn.Module):
             pooled = x.mean((2, 3), dtype=self.fc.weight.dtype)
             hidden = self.fc(pooled)[..., None, None]  # BatchNorm2d wants a map
             hidden = self.relu(pooled_batch_norm(self.bn, hidden)).flatten(1)
-            filter_ = self._logits(self.filter_fc, hidden)
-            spatial = self._logits(self.spatial_fc, hidden)
-            kernel = self._logits(self.kernel_fc, hidden)
-            return Attentions(
-                channel=self._logits(self.channel_fc, hidden).sigmoid(),
-                filter=None if filter_ is None else filter_.sigmoid(),
-                spatial=None if spatial is None else spatial.sigmoid(),
-                kernel=None if kernel is None else kernel.softmax(1),
-            )
+            # One product for all heads: in a small layer each call costs more than
+            # the arithmetic in it.
+            heads = [h for h in self.heads() if h is not None]
+            weight = torch.cat([head.weight for head in heads]).flatten(1)
+            bias = torch.cat([head.bias for head in heads])
+            logits = F.linear(hidden, weight, bias)
+            if self.temperature != 1:
+                logits = logits / self.temperature
+            return self.activate(logits)
 
-    def _logits(self, head: _Pointwise | None, hidden: Tensor) -> Tensor | None:
-        if head is None:
-            return None
-        logits = head(hidden)
-        # Division by 1 changes nothing, and costs as much as a head does.
-        return logits if self.temperature == 1 else logits / self.temperature
+    def heads(self) -> tuple[_Pointwise | None, ...]:
+        """The heads in the order of :class:`~odconv_det.functional.Attentions`."""
+        return self.channel_fc, self.filter_fc, self.spatial_fc, self.kernel_fc
+
+    def activate(self, logits: Tensor) -> Attentions:
+        """Attentions from the logits of all heads, ``(B, sum of their sizes)``."""
+        sizes = [0 if head is None else len(head.bias) for head in self.heads()]
+        gates = logits.shape[1] - sizes[-1]
+        parts = logits[:, :gates].sigmoid().split(sizes[:-1], 1)
+        kernel = logits[:, gates:].softmax(1) if sizes[-1] else None
+        channel, filter_, spatial = (p if p.shape[1] else None for p in parts)
+        return Attentions(channel, filter_, spatial, kernel)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature:g}"
@@ -282,11 +288,7 @@ class ODConv2d(nn.Module):
                 f"kernel must have shape {tuple(self.weight.shape[1:])}, "
                 f"got {tuple(kernel.shape)}"
             )
-        heads = [
-            head
-            for name, head in self.attention.named_children()
-            if name.endswith("_fc")
-        ]
+        heads = [head for head in self.attention.heads() if head is not None]
         for head in heads:
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
