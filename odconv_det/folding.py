@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from odconv_det.functional import Affine
+from odconv_det.core.relu6 import OutputReLU6
 from odconv_det.tracing import Part, calls_of, traced_parts
 
 __all__ = ["Fold", "eval_affine", "fold_batch_norms", "foldable", "norm_behind"]
@@ -136,8 +137,19 @@ def fold_batch_norms(network: nn.Module) -> list[str]:
             norm_parent, _, norm_name = calls[norm][0].target.rpartition(".")
             if parent == norm_parent:
                 _pair(part.module.get_submodule(parent), conv_name, norm_name)
+                _lighten(part, calls[norm])
                 folded.append(f"{part.name}.{nodes[0].target}".lstrip("."))
     return folded
+
+
+def _lighten(part: Part, norm_calls: list[fx.Node]) -> None:
+    """Let a ReLU6 behind the BatchNorm keep one map for backward instead of two."""
+    for call in norm_calls:
+        for user in call.users:
+            if user.op == "call_module":
+                module = part.module.get_submodule(user.target)
+                if type(module) is nn.ReLU6:
+                    module.__class__ = OutputReLU6
 
 
 def _pair(parent: nn.Module, conv: str, norm: str) -> None:

@@ -114,15 +114,19 @@ class ODAttention(nn.Module):
             pooled = x.mean((2, 3), dtype=self.fc.weight.dtype)
             hidden = self.fc(pooled)[..., None, None]  # BatchNorm2d wants a map
             hidden = self.relu(pooled_batch_norm(self.bn, hidden)).flatten(1)
-            # One product for all heads: in a small layer each call costs more than
-            # the arithmetic in it.
-            heads = [h for h in self.heads() if h is not None]
-            weight = torch.cat([head.weight for head in heads]).flatten(1)
-            bias = torch.cat([head.bias for head in heads])
-            logits = F.linear(hidden, weight, bias)
+            logits = self._logits(hidden)
             if self.temperature != 1:
                 logits = logits / self.temperature
             return self.activate(logits)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        heads = [head for head in self.heads() if head is not None]
+        if torch.is_grad_enabled():
+            return torch.cat([head(hidden) for head in heads], 1)
+        # One product costs less than a call for each head; backward would save the
+        # joined weights, though.
+        weight = torch.cat([head.weight for head in heads]).flatten(1)
+        return F.linear(hidden, weight, torch.cat([head.bias for head in heads]))
 
     def heads(self) -> tuple[_Pointwise | None, ...]:
         """The heads in the order of :class:`~odconv_det.functional.Attentions`."""

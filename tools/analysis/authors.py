@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odconv_det import ODConv2d
+from odconv_det.core.relu6 import OutputReLU6
 
 __all__ = ["attentions", "forward", "use_authors_algorithm"]
 
@@ -65,4 +66,6 @@ def use_authors_algorithm(network: nn.Module) -> nn.Module:
         if isinstance(module, ODConv2d):
             module.fold = None  # BatchNorm stays a step of its own
             module.forward = types.MethodType(forward, module)
+        elif isinstance(module, OutputReLU6):
+            module.__class__ = nn.ReLU6
     return network
