@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from odconv_det.functional import Affine
 from odconv_det.core.relu6 import OutputReLU6
+from odconv_det.functional import Affine
 from odconv_det.tracing import Part, calls_of, traced_parts
 
 __all__ = ["Fold", "eval_affine", "fold_batch_norms", "foldable", "norm_behind"]

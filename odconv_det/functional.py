@@ -52,6 +52,10 @@ class Affine(NamedTuple):
     scale: Tensor
     shift: Tensor
 
+    def of_bias(self, bias: Tensor | None) -> Tensor:
+        """The bias after it, ``(Co,)``; no bias is one of zeros."""
+        return self.shift if bias is None else bias * self.scale + self.shift
+
 
 def odconv2d(
     x: Tensor,
@@ -81,7 +85,6 @@ def odconv2d(
     if affine is not None:
         filter_ = affine.scale if filter_ is None else filter_ * affine.scale
         filter_ = filter_.view(-1, bank.shape[1])
-        scaled = affine.shift if bias is None else bias * affine.scale + affine.shift
-        bias = scaled
+        bias = affine.of_bias(bias)
     scales = Scales(channel, filter_, spatial)
     return dynamic_conv2d(autocast_input(x), bank, kernel, scales, bias, geometry)

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from odconv_det.core import per_sample
-from odconv_det.core.dispatch import Case, Plan, choose
-from odconv_det.core.kernels import Scales, gradients, modulate
+from odconv_det.core.dispatch import Plan, choose
+from odconv_det.core.forward import case_of, forward, sample_kernels
+from odconv_det.core.kernels import Scales, gradients
 from odconv_det.core.per_sample import Geometry
 from odconv_det.core.precision import full_precision
 
@@ -38,85 +39,30 @@ def dynamic_conv2d(
         - bias: ``(Co,)``
         - output: ``(B, Co, Ho, Wo)``
     """
-    plan = choose(_case(x, bank, kernel, scales, geometry))
-    inputs = (x, bank, kernel, *scales, bias)
+    plan = choose(case_of(x, bank, kernel, scales, geometry))
+    tensors = (x, bank, kernel, *scales, bias)
     if torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in inputs
+        t is not None and t.requires_grad for t in tensors
     ):
-        return _DynamicConv2d.apply(*inputs, geometry, plan)
-    return _forward(*inputs, geometry, plan)
-
-
-def _case(
-    x: Tensor,
-    bank: Tensor,
-    kernel: Tensor | None,
-    scales: Scales,
-    geometry: Geometry,
-) -> Case:
-    batch, in_channels, *size = x.shape
-    kernel_size = (bank.shape[3], bank.shape[4])
-    in_size = (size[0], size[1])
-    return Case(
-        batch=batch,
-        in_channels=in_channels,
-        out_channels=bank.shape[1],
-        groups=geometry.groups,
-        kernel_size=kernel_size,
-        stride=geometry.stride,
-        padding=geometry.padding,
-        in_size=in_size,
-        out_size=per_sample.out_size(in_size, kernel_size, geometry),
-        per_sample=kernel is not None or scales.spatial is not None,
-        channels_last=per_sample.is_channels_last(x),
-        device=x.device.type,
-        fast_matmul=x.dtype != torch.float32
-        or x.device.type != "cuda"
-        or torch.backends.cuda.matmul.allow_tf32
-        or not torch.backends.cudnn.allow_tf32,
-    )
-
-
-def _forward(
-    x: Tensor,
-    bank: Tensor,
-    kernel: Tensor | None,
-    channel: Tensor | None,
-    filter_: Tensor | None,
-    spatial: Tensor | None,
-    bias: Tensor | None,
-    geometry: Geometry,
-    plan: Plan,
-) -> Tensor:
-    with full_precision(x.device.type):
-        bias = None if bias is None else bias.to(x.dtype)
-        if plan.scale == "kernel":
-            scales = Scales(channel, filter_, spatial)
-            own = _kernels(x, bank, kernel, scales)
-            return per_sample.convolve(x, own, bias, geometry, plan.convolve)
-        own = modulate(bank, kernel, Scales(None, None, spatial)).to(x.dtype)
-        if plan.convolve != "shared":
-            own = own.expand(len(x), -1, -1, -1, -1)
-        if channel is not None:
-            x = x * channel[..., None, None].to(x.dtype)
-        y = per_sample.convolve(x, own, None, geometry, plan.convolve)
-        if filter_ is not None:
-            y = y.mul_(filter_[..., None, None].to(y.dtype))
-        return y if bias is None else y.add_(bias[:, None, None])
-
-
-def _kernels(
-    x: Tensor, bank: Tensor, kernel: Tensor | None, scales: Scales
-) -> Tensor:
-    """The complete kernel of every sample, in the precision of ``x``."""
-    own = modulate(bank, kernel, scales).to(x.dtype)
-    return own.expand(len(x), -1, -1, -1, -1)
+        return _DynamicConv2d.apply(*tensors, geometry, plan)
+    return forward(x, bank, kernel, scales, bias, geometry, plan)
 
 
 class _DynamicConv2d(torch.autograd.Function):
     @staticmethod
-    def forward(*args: Any) -> Tensor:
-        y = _forward(*args)
+    def forward(
+        x: Tensor,
+        bank: Tensor,
+        kernel: Tensor | None,
+        channel: Tensor | None,
+        filter_: Tensor | None,
+        spatial: Tensor | None,
+        bias: Tensor | None,
+        geometry: Geometry,
+        plan: Plan,
+    ) -> Tensor:
+        scales = Scales(channel, filter_, spatial)
+        y = forward(x, bank, kernel, scales, bias, geometry, plan)
         # Some forms end in a view of their result, which nobody could change in place.
         return torch.ops.aten._unsafe_view(y, y.shape)
 
@@ -139,7 +85,7 @@ class _DynamicConv2d(torch.autograd.Function):
             grad_x, grad_kernels = per_sample.backward(
                 grad_y,
                 x,
-                _kernels(x, bank, kernel, scales),
+                sample_kernels(x, bank, kernel, scales),
                 ctx.geometry,
                 form,
                 need_x=ctx.needs_input_grad[0],

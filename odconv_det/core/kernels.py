@@ -122,7 +122,7 @@ def gradients(
     Shape:
         - grad: ``(B, Co, Ci/G, kh, kw)``
     """
-    batch, out_channels, width, kh, kw = grad.shape
+    batch, out_channels, width = grad.shape[:3]
     channel, filter_, spatial = scales
     groups = 1 if channel is None else channel.shape[1] // width
     pairs = (batch * groups, out_channels // groups, width)

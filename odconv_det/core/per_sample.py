@@ -58,9 +58,7 @@ def convolve(
         return y.reshape(batch, -1, *y.shape[2:])
     if batch == 0:  # the sum over no kernels is a zero kernel
         return F.conv2d(x, kernels.sum(0), bias, *geometry)
-    ys = [
-        F.conv2d(x[b : b + 1], kernels[b], bias, *geometry) for b in range(batch)
-    ]
+    ys = [F.conv2d(x[b : b + 1], kernels[b], bias, *geometry) for b in range(batch)]
     return ys[0] if batch == 1 else torch.cat(ys)
 
 

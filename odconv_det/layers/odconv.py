@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from odconv_det.core.pooling import global_average
 from odconv_det.core.precision import full_precision
-from odconv_det.folding import Fold
+from odconv_det.folding import Fold, eval_affine
 from odconv_det.functional import Attentions, Geometry, odconv2d
 from odconv_det.layers.norm import build_norm, pooled_batch_norm
 
@@ -111,13 +112,10 @@ class ODAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Attentions:
         with full_precision(x.device.type):
-            pooled = x.mean((2, 3), dtype=self.fc.weight.dtype)
+            pooled = global_average(x, self.fc.weight.dtype)
             hidden = self.fc(pooled)[..., None, None]  # BatchNorm2d wants a map
             hidden = self.relu(pooled_batch_norm(self.bn, hidden)).flatten(1)
-            logits = self._logits(hidden)
-            if self.temperature != 1:
-                logits = logits / self.temperature
-            return self.activate(logits)
+            return _activate(self._logits(hidden) / self.temperature, self.sizes())
 
     def _logits(self, hidden: Tensor) -> Tensor:
         heads = [head for head in self.heads() if head is not None]
@@ -125,24 +123,72 @@ class ODAttention(nn.Module):
             return torch.cat([head(hidden) for head in heads], 1)
         # One product costs less than a call for each head; backward would save the
         # joined weights, though.
-        weight = torch.cat([head.weight for head in heads]).flatten(1)
-        return F.linear(hidden, weight, torch.cat([head.bias for head in heads]))
+        weight, bias = self.joined_heads()
+        return F.linear(hidden, weight, bias)
 
     def heads(self) -> tuple[_Pointwise | None, ...]:
         """The heads in the order of :class:`~odconv_det.functional.Attentions`."""
         return self.channel_fc, self.filter_fc, self.spatial_fc, self.kernel_fc
 
-    def activate(self, logits: Tensor) -> Attentions:
-        """Attentions from the logits of all heads, ``(B, sum of their sizes)``."""
-        sizes = [0 if head is None else len(head.bias) for head in self.heads()]
-        gates = logits.shape[1] - sizes[-1]
-        parts = logits[:, :gates].sigmoid().split(sizes[:-1], 1)
-        kernel = logits[:, gates:].softmax(1) if sizes[-1] else None
-        channel, filter_, spatial = (p if p.shape[1] else None for p in parts)
-        return Attentions(channel, filter_, spatial, kernel)
+    def sizes(self) -> list[int]:
+        """How many values each head gives; 0 for one that does not exist."""
+        return [0 if head is None else len(head.bias) for head in self.heads()]
+
+    def joined_heads(self) -> tuple[Tensor, Tensor]:
+        """Weight ``(sum of sizes, hidden)`` and bias of all heads as one layer."""
+        heads = [head for head in self.heads() if head is not None]
+        weight = torch.cat([head.weight for head in heads]).flatten(1)
+        return weight, torch.cat([head.bias for head in heads])
+
+    def fused(self) -> FusedODAttention:
+        """The same attentions, for inference only, in fewer steps."""
+        return FusedODAttention(self)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature:g}"
+
+
+class FusedODAttention(nn.Module):
+    """:class:`ODAttention` for inference: two matrix products, BatchNorm folded.
+
+    Shape:
+        - input: ``(B, Ci, H, W)``
+        - output: :class:`~odconv_det.functional.Attentions`
+    """
+
+    def __init__(self, attention: ODAttention) -> None:
+        super().__init__()
+        scale, shift = eval_affine(attention.bn)
+        weight, bias = attention.joined_heads()
+        temperature = attention.temperature
+        self.sizes = attention.sizes()
+        self.trunk_weight = _constant(attention.fc.weight.flatten(1) * scale[:, None])
+        self.trunk_bias = _constant(shift)
+        self.head_weight = _constant(weight / temperature)
+        self.head_bias = _constant(bias / temperature)
+
+    def forward(self, x: Tensor) -> Attentions:
+        with full_precision(x.device.type):
+            pooled = global_average(x, self.trunk_weight.dtype)
+            hidden = F.linear(pooled, self.trunk_weight, self.trunk_bias).relu_()
+            logits = F.linear(hidden, self.head_weight, self.head_bias)
+            return _activate(logits, self.sizes)
+
+
+def _constant(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach().clone(), requires_grad=False)
+
+
+def _activate(logits: Tensor, sizes: list[int]) -> Attentions:
+    """Attentions from the logits of all heads, ``(B, sum of sizes)``."""
+    gates = sum(sizes[:-1])
+    channel, filter_, spatial = logits[:, :gates].sigmoid().split(sizes[:-1], 1)
+    return Attentions(
+        channel,
+        filter_ if sizes[1] else None,
+        spatial if sizes[2] else None,
+        logits[:, gates:].softmax(1) if sizes[3] else None,
+    )
 
 
 class ODConv2d(nn.Module):
@@ -247,9 +293,7 @@ class ODConv2d(nn.Module):
             )
         )
         self.bias = nn.Parameter(torch.zeros(self.out_channels)) if bias else None
-        self.geometry = Geometry(
-            self.stride, self.padding, self.dilation, self.groups
-        )
+        self.geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)
         self._reset_bank()
 
     def _reset_bank(self) -> None:

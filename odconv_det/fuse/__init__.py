@@ -1,0 +1,53 @@
+"""The inference form of a trained network: the same function in fewer steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from odconv_det.fuse.layout import LAYOUTS, Layout
+from odconv_det.fuse.rewrite import rewrite
+from odconv_det.tracing import traced_parts
+
+__all__ = ["fuse"]
+
+
+def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
+    """Make ``network`` ready for fast inference, in place; return it.
+
+    Every convolution, static or dynamic, is joined with what follows it as far as the
+    network can be traced: BatchNorm, the addition of a shortcut, ReLU or ReLU6. The
+    attention of a dynamic layer becomes two matrix products. Outputs equal those of
+    the network before, but for rounding.
+
+    The network then is for inference only: no gradients, no ``train()``, and its state
+    dict has other names. Load weights first.
+
+    Args:
+        network: any network, a whole detector too, in eval mode.
+        layout: ``'channels_last'`` or ``'contiguous'`` (NCHW) memory, or ``'auto'``.
+
+    Raises:
+        ValueError: if the network is in training mode, has no convolution that can be
+            fused, or ``layout`` is unknown.
+
+    Example:
+        >>> detector.eval()
+        >>> odconv_det.fuse(detector)
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {LAYOUTS}, got {layout!r}")
+    training = [name for name, m in network.named_modules() if m.training]
+    if training:
+        raise ValueError(
+            f"fuse() is for inference, and {training[0] or 'the network'} is in "
+            "training mode: call eval() on the network first"
+        )
+    if not sum([rewrite(part, layout) for part in list(traced_parts(network))]):
+        raise ValueError(
+            "the network has no convolution that fuse() can reach (a single layer "
+            "must stand in a module, such as nn.Sequential)"
+        )
+    if layout != "contiguous":
+        network.to(memory_format=torch.channels_last)
+    return network

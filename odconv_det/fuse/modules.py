@@ -1,0 +1,141 @@
+"""The modules that take the place of a convolution and what follows it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from odconv_det.core.dispatch import choose
+from odconv_det.core.forward import case_of, forward
+from odconv_det.core.kernels import Scales
+from odconv_det.core.per_sample import Geometry, is_channels_last
+from odconv_det.core.precision import autocast_input
+from odconv_det.functional import Affine
+from odconv_det.fuse.convolution import Activation, convolve, finish
+
+__all__ = ["Fused", "FusedConv2d", "FusedDynamicConv2d"]
+
+
+class Fused(nn.Module):
+    """``activation(affine(conv(x)) + residual)``: what the two kinds share.
+
+    Parameters ask for no gradient. The output may take the residual's memory if
+    ``overwrite`` is set.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: Geometry,
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        self.weight = _constant(weight)
+        self.bias = None if bias is None else _constant(bias)
+        self.geometry = geometry
+        self.activation = activation
+        self.overwrite = False
+        super().train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            raise RuntimeError(
+                "a fused network is for inference: train the network it was made "
+                "from, or a copy made before fuse()"
+            )
+        return super().train(False)
+
+    def extra_repr(self) -> str:
+        shape, stride = tuple(self.weight.shape), self.geometry.stride
+        return f"{shape}, stride={stride}, activation={self.activation!r}"
+
+
+def _constant(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach().clone(), requires_grad=False)
+
+
+class FusedConv2d(Fused):
+    """A static convolution, with what follows it.
+
+    Shape:
+        - x: ``(B, Ci, H, W)``
+        - residual, output: ``(B, Co, Ho, Wo)``
+    """
+
+    def __init__(
+        self, conv: nn.Conv2d, affine: Affine | None, activation: Activation
+    ) -> None:
+        weight, bias = conv.weight, conv.bias
+        if affine is not None:
+            weight = weight * affine.scale.view(-1, 1, 1, 1)
+            bias = affine.of_bias(bias)
+        geometry = Geometry(conv.stride, conv.padding, conv.dilation, conv.groups)
+        super().__init__(weight, bias, geometry, activation)
+        self.product = (
+            conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+        )
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        x = autocast_input(x)
+        weight = self.weight.to(x.dtype).unsqueeze(0)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        form = "shared"
+        if self.product and x.is_cpu and not is_channels_last(x):
+            form, weight = "matmul", weight.expand(len(x), -1, -1, -1, -1)
+        return convolve(
+            x,
+            weight,
+            bias,
+            self.geometry,
+            form,
+            self.activation,
+            residual,
+            overwrite=self.overwrite,
+        )
+
+
+class FusedDynamicConv2d(Fused):
+    """A dynamic convolution, with what follows it.
+
+    The scale of a BatchNorm is multiplied into the bank once and for all.
+
+    Shape:
+        - x: ``(B, Ci, H, W)``
+        - residual, output: ``(B, Co, Ho, Wo)``
+    """
+
+    def __init__(
+        self, layer: nn.Module, affine: Affine | None, activation: Activation
+    ) -> None:
+        bank, bias = layer.weight, layer.bias
+        if affine is not None:
+            bank = bank * affine.scale.view(1, -1, 1, 1, 1)
+            bias = affine.of_bias(bias)
+        # channels_last and its conversions know four dimensions only.
+        super().__init__(bank.flatten(0, 1), bias, layer.geometry, activation)
+        self.kernel_num = len(bank)
+        self.attention = layer.attention.fused()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        x = autocast_input(x)
+        channel, filter_, spatial, kernel = self.attention(x)
+        bank = self.weight.unflatten(0, (self.kernel_num, -1))
+        scales = Scales(channel, filter_, spatial)
+        plan = choose(case_of(x, bank, kernel, scales, self.geometry))
+        run = partial(forward, x, bank, kernel, scales, self.bias, self.geometry, plan)
+        if plan.scale == "maps":  # what follows comes after the filter attention
+            return finish(run(), residual, self.activation)
+        return run(
+            partial(
+                convolve,
+                activation=self.activation,
+                residual=residual,
+                overwrite=self.overwrite,
+            )
+        )
