@@ -87,9 +87,10 @@ class Rule(NamedTuple):
 # The first row that holds decides.
 RULES = (
     Rule(
-        # NCHW on a CPU: a convolution would reorder input, kernel and output first.
-        "a single 1x1 convolution, NCHW on a CPU",
-        lambda c: c.batch == 1 and c.pointwise and c.device == "cpu" and _nchw(c),
+        # A convolution would first reorder input, kernel and output if they are NCHW,
+        # and the kernel in any case, which shows where the map is small.
+        "1x1 on a CPU, NCHW or a small map",
+        lambda c: c.pointwise and c.device == "cpu" and (_nchw(c) or _small(c)),
         "matmul",
     ),
     Rule(
@@ -104,8 +105,8 @@ RULES = (
         "grouped",
     ),
     Rule(
-        "1x1, where a matrix product is as fast as a convolution",
-        lambda c: c.pointwise and c.fast_matmul and (_nchw(c) or c.device == "cuda"),
+        "1x1 on a GPU, where a matrix product is as fast as a convolution",
+        lambda c: c.pointwise and c.device == "cuda" and c.fast_matmul,
         "matmul",
     ),
     Rule(
@@ -129,6 +130,11 @@ def choose(case: Case) -> Plan:
 def _heavy(case: Case) -> bool:
     """Whether scaling the kernel costs more than scaling what goes in and comes out."""
     return case.kernel_elements > case.map_elements
+
+
+def _small(case: Case) -> bool:
+    """Up to 28 x 28 pixels."""
+    return math.prod(case.out_size) <= 784
 
 
 def _nchw(case: Case) -> bool:

@@ -74,7 +74,7 @@ def forward(
             own = sample_kernels(x, bank, kernel, scales)
             return convolve(x, own, bias, geometry, plan.convolve)
         own = modulate(bank, kernel, Scales(None, None, scales.spatial)).to(x.dtype)
-        if plan.convolve != "shared":
+        if plan.convolve != "shared" and len(own) != len(x):
             own = own.expand(len(x), -1, -1, -1, -1)
         if scales.channel is not None:
             x = x * scales.channel[..., None, None].to(x.dtype)
@@ -89,4 +89,4 @@ def sample_kernels(
 ) -> Tensor:
     """The complete kernel of every sample, in the precision of ``x``."""
     own = modulate(bank, kernel, scales).to(x.dtype)
-    return own.expand(len(x), -1, -1, -1, -1)
+    return own if len(own) == len(x) else own.expand(len(x), -1, -1, -1, -1)

@@ -78,12 +78,13 @@ def modulate(bank: Tensor, kernel: Tensor | None, scales: Scales) -> Tensor:
         if factor is not None:
             kernels = kernels.mul_(factor) if fresh else kernels * factor
             fresh = True
-    return kernels.flatten(1, 2)
+    return kernels.reshape(len(kernels), *bank.shape[1:])
 
 
 def _by_group(kernels: Tensor, channel: Tensor | None) -> Tensor:
-    groups = 1 if channel is None else channel.shape[1] // kernels.shape[2]
-    return kernels.unflatten(1, (groups, -1))
+    batch, out_channels, width, kh, kw = kernels.shape
+    groups = 1 if channel is None else channel.shape[1] // width
+    return kernels.view(batch, groups, out_channels // groups, width, kh, kw)
 
 
 def _row(kernels: Tensor, scales: Scales) -> Tensor | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from odconv_det.core.dispatch import choose
+from odconv_det.core.dispatch import Plan, choose
 from odconv_det.core.forward import case_of, forward
 from odconv_det.core.kernels import Scales
 from odconv_det.core.per_sample import Geometry, is_channels_last
@@ -75,18 +75,16 @@ class FusedConv2d(Fused):
             bias = affine.of_bias(bias)
         geometry = Geometry(conv.stride, conv.padding, conv.dilation, conv.groups)
         super().__init__(weight, bias, geometry, activation)
-        self.product = (
-            conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
-        )
 
     @torch.no_grad()
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         x = autocast_input(x)
         weight = self.weight.to(x.dtype).unsqueeze(0)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        form = "shared"
-        if self.product and x.is_cpu and not is_channels_last(x):
-            form, weight = "matmul", weight.expand(len(x), -1, -1, -1, -1)
+        case = case_of(x, weight, None, Scales(None, None, None), self.geometry)
+        form = "matmul" if choose(case).convolve == "matmul" else "shared"
+        if form == "matmul":
+            weight = weight.expand(len(x), -1, -1, -1, -1)
         return convolve(
             x,
             weight,
@@ -120,14 +118,20 @@ class FusedDynamicConv2d(Fused):
         super().__init__(bank.flatten(0, 1), bias, layer.geometry, activation)
         self.kernel_num = len(bank)
         self.attention = layer.attention.fused()
+        self._seen: tuple[object, ...] | None = None
+        self._plan: Plan | None = None
 
     @torch.no_grad()
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         x = autocast_input(x)
         channel, filter_, spatial, kernel = self.attention(x)
-        bank = self.weight.unflatten(0, (self.kernel_num, -1))
+        bank = self.weight.view(self.kernel_num, -1, *self.weight.shape[1:])
         scales = Scales(channel, filter_, spatial)
-        plan = choose(case_of(x, bank, kernel, scales, self.geometry))
+        seen = (x.shape, x.stride(), x.dtype)
+        if self._seen != seen:  # choosing costs as much as a small layer's arithmetic
+            self._plan = choose(case_of(x, bank, kernel, scales, self.geometry))
+            self._seen = seen
+        plan = self._plan
         run = partial(forward, x, bank, kernel, scales, self.bias, self.geometry, plan)
         if plan.scale == "maps":  # what follows comes after the filter attention
             return finish(run(), residual, self.activation)

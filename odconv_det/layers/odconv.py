@@ -181,14 +181,16 @@ def _constant(value: Tensor) -> nn.Parameter:
 
 def _activate(logits: Tensor, sizes: list[int]) -> Attentions:
     """Attentions from the logits of all heads, ``(B, sum of sizes)``."""
-    gates = sum(sizes[:-1])
-    channel, filter_, spatial = logits[:, :gates].sigmoid().split(sizes[:-1], 1)
-    return Attentions(
-        channel,
-        filter_ if sizes[1] else None,
-        spatial if sizes[2] else None,
-        logits[:, gates:].softmax(1) if sizes[3] else None,
+    *gates, kernels = sizes
+    kernel = None
+    if kernels:
+        logits, kernel = logits.split_with_sizes([sum(gates), kernels], 1)
+        kernel = kernel.softmax(1)
+    parts = logits.sigmoid().split_with_sizes(gates, 1)
+    channel, filter_, spatial = (
+        part if size else None for part, size in zip(parts, gates, strict=True)
     )
+    return Attentions(channel, filter_, spatial, kernel)
 
 
 class ODConv2d(nn.Module):
