@@ -15,7 +15,14 @@ from odconv_det.core.relu6 import OutputReLU6
 from odconv_det.functional import Affine
 from odconv_det.tracing import Part, calls_of, traced_parts
 
-__all__ = ["Fold", "eval_affine", "fold_batch_norms", "foldable", "norm_behind"]
+__all__ = [
+    "Fold",
+    "eval_affine",
+    "fold_batch_norms",
+    "foldable",
+    "norm_behind",
+    "unfold_batch_norms",
+]
 
 
 class Fold:
@@ -140,6 +147,15 @@ def fold_batch_norms(network: nn.Module) -> list[str]:
                 _lighten(part, calls[norm])
                 folded.append(f"{part.name}.{nodes[0].target}".lstrip("."))
     return folded
+
+
+def unfold_batch_norms(network: nn.Module) -> None:
+    """Undo :func:`fold_batch_norms`: every BatchNorm works by itself again."""
+    for module in network.modules():
+        if getattr(module, "fold", None) is not None:
+            module.fold = None
+        if isinstance(module, OutputReLU6):
+            module.__class__ = nn.ReLU6
 
 
 def _lighten(part: Part, norm_calls: list[fx.Node]) -> None:

@@ -11,7 +11,7 @@ from typing_extensions import Self
 from odconv_det.core.dispatch import Plan, choose
 from odconv_det.core.forward import case_of, forward
 from odconv_det.core.kernels import Scales
-from odconv_det.core.per_sample import Geometry, is_channels_last
+from odconv_det.core.per_sample import Geometry
 from odconv_det.core.precision import autocast_input
 from odconv_det.functional import Affine
 from odconv_det.fuse.convolution import Activation, convolve, finish

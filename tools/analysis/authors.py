@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odconv_det import ODConv2d
-from odconv_det.core.relu6 import OutputReLU6
+from odconv_det.folding import unfold_batch_norms
 
 __all__ = ["attentions", "forward", "use_authors_algorithm"]
 
@@ -62,10 +62,8 @@ def forward(layer: ODConv2d, x: Tensor) -> Tensor:
 
 def use_authors_algorithm(network: nn.Module) -> nn.Module:
     """Let every ODConv2d of the network compute as the release does; return it."""
+    unfold_batch_norms(network)  # BatchNorm was a step of its own
     for module in network.modules():
         if isinstance(module, ODConv2d):
-            module.fold = None  # BatchNorm stays a step of its own
             module.forward = types.MethodType(forward, module)
-        elif isinstance(module, OutputReLU6):
-            module.__class__ = nn.ReLU6
     return network

@@ -1,0 +1,305 @@
+"""Measure speed and memory of static and dynamic networks.
+
+    benchmark.py inference      forward pass of the backbones
+    benchmark.py training       training step of the backbones
+    benchmark.py memory         bytes kept for backward, and peak memory
+    benchmark.py detector       a whole Faster R-CNN on one image
+    benchmark.py scale          how cost grows with size, batch and kernel number
+    benchmark.py docs           write the tables of docs/benchmarks.md anew
+
+Variants run in turn within one process, and ratios are to "static stock": the network
+as MMDetection runs it, NCHW, with convolution, BatchNorm and ReLU as separate calls. A
+measurement is printed, and written with a plot to --out; `docs` puts what lies in
+docs/benchmarks/ into docs/benchmarks.md. Let nothing else run on the machine.
+"""
+
+import argparse
+import copy
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TOOLS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
+
+from analysis import detectors, measure, networks, report  # noqa: E402
+from analysis.authors import use_authors_algorithm  # noqa: E402
+from odconv_det.folding import unfold_batch_norms  # noqa: E402
+from odconv_det.fuse import fuse  # noqa: E402
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+SIZES = ((224, 224), (800, 1333))
+DETECTOR = "faster-rcnn_{}_fpn_1x_coco.py"
+
+Size = tuple[int, int]
+Variants = dict[str, nn.Module]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here")
+    if args.graphs and args.device != "cuda":
+        parser.error("--graphs are CUDA graphs: add --device cuda")
+    if args.what == "docs":
+        report.write_docs(TOOLS.parent / "docs" / "benchmarks.md")
+        return
+    results = list(RUNS[args.what](args))
+    if not results:
+        parser.error("nothing to measure")
+    report.save(args.out, args.name or args.what, results, args)
+    print(report.table(results))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=[*RUNS, "docs"])
+    parser.add_argument(
+        "--network", nargs="+", choices=networks.NETWORKS, default=networks.NETWORKS
+    )
+    parser.add_argument("--kernel-num", nargs="+", type=int, default=[1, 4])
+    parser.add_argument(
+        "--size",
+        nargs="+",
+        type=_size,
+        metavar="HxW",
+        help="224x224 and 800x1333 by default, of which training takes the larger",
+    )
+    parser.add_argument("--batch", type=int, help="default 1, in training 2")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile of ours and static, too"
+    )
+    parser.add_argument(
+        "--graphs", action="store_true", help="every variant as a CUDA graph"
+    )
+    parser.add_argument(
+        "--triton", action="store_true", help="Triton kernels in the fused network"
+    )
+    parser.add_argument("--name", help="of the files, by default the command")
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"))
+
+
+def _size(text: str) -> Size:
+    try:
+        height, width = map(int, text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH") from None
+    return height, width
+
+
+def inference(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Forward pass of every variant of each network at each size."""
+    for name in args.network:
+        variants = inference_variants(name, args)
+        for size in args.size or SIZES:
+            yield from _forward(name, variants, args.batch or 1, size, args)
+
+
+def inference_variants(name: str, args: argparse.Namespace) -> Variants:
+    """All forms of a network; those of one kernel number share their weights."""
+    static = networks.build(name, 0)
+    variants: Variants = {
+        "static stock": static,
+        "static fused, channels_last": fuse(copy.deepcopy(static)),
+        "static fused, NCHW": fuse(copy.deepcopy(static), layout="contiguous"),
+    }
+    if args.compile:
+        variants["static compiled"] = torch.compile(copy.deepcopy(static))
+    for number in args.kernel_num:
+        ours = networks.build(name, number)
+        variants[f"authors {number}x"] = use_authors_algorithm(copy.deepcopy(ours))
+        variants[f"ours {number}x"] = ours
+        variants[f"fused {number}x"] = fuse(copy.deepcopy(ours))
+        if args.compile:
+            variants[f"compiled {number}x"] = torch.compile(copy.deepcopy(ours))
+    return variants
+
+
+def _forward(
+    name: str, variants: Variants, batch: int, size: Size, args: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    device, dtype = torch.device(args.device), DTYPES[args.dtype]
+    x = networks.images(batch, *size, seed=9).to(device, dtype)
+    steps = {}
+    for variant, network in variants.items():
+        network.to(device, dtype)
+        steps[variant] = functools.partial(_graphed(network, args), x)
+    with torch.no_grad():
+        timings = measure.interleave(steps, args.rounds, device)
+    for variant, timing in timings.items():
+        yield _record("inference", name, batch, size, variant, **timing._asdict())
+
+
+def _graphed(network: nn.Module, args: argparse.Namespace) -> nn.Module:
+    if not args.graphs:
+        return network
+    from odconv_det.fuse.graphs import graphed
+
+    return graphed(network)
+
+
+def training(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Forward and backward pass; a sum over all maps is the loss."""
+    device = torch.device(args.device)
+    for name in args.network:
+        variants = {
+            variant: network.to(device)
+            for variant, network in training_variants(name, args).items()
+        }
+        for size in args.size or SIZES[1:]:
+            batch = args.batch or 2
+            x = networks.images(batch, *size, seed=9).to(device)
+            steps = {
+                variant: functools.partial(_training_step, network, x, args)
+                for variant, network in variants.items()
+            }
+            timings = measure.interleave(steps, args.rounds, device, warm_up=1)
+            for variant, timing in timings.items():
+                yield _record(
+                    "training", name, batch, size, variant, **timing._asdict()
+                )
+
+
+def training_variants(name: str, args: argparse.Namespace) -> Variants:
+    """The static network, the authors' algorithm and ours."""
+    variants: Variants = {
+        "static stock": networks.for_training(networks.build(name, 0))
+    }
+    for number in args.kernel_num:
+        ours = networks.for_training(networks.build(name, number))
+        variants[f"authors {number}x"] = use_authors_algorithm(copy.deepcopy(ours))
+        variants[f"ours {number}x"] = ours
+    return variants
+
+
+def _training_step(network: nn.Module, x: Tensor, args: argparse.Namespace) -> None:
+    network.zero_grad()
+    with torch.autocast(args.device, DTYPES[args.dtype], args.dtype != "fp32"):
+        loss = sum(y.float().mean() for y in network(x))
+    loss.backward()
+
+
+def memory(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Bytes for backward and the peak of a training step, with and without folding."""
+    device = torch.device(args.device)
+    for name in args.network:
+        variants = training_variants(name, args)
+        for number in args.kernel_num:
+            variants[f"ours {number}x, BN not folded"] = _unfolded(
+                variants[f"ours {number}x"]
+            )
+        for size in args.size or [(320, 320)]:
+            batch = args.batch or 2
+            x = networks.images(batch, *size, seed=9).to(device)
+            first = None
+            for variant, network in variants.items():
+                network.to(device)
+                saved = measure.saved_bytes(network, x)
+                first = first or saved
+                step = functools.partial(_training_step, network, x, args)
+                yield _record(
+                    "memory",
+                    name,
+                    batch,
+                    size,
+                    variant,
+                    saved_bytes=saved,
+                    ratio=saved / first,
+                    peak_bytes=measure.peak_memory(step, device),
+                )
+
+
+def _unfolded(network: nn.Module) -> nn.Module:
+    network = copy.deepcopy(network)
+    unfold_batch_norms(network)
+    return network
+
+
+def detector(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """``predict`` of Faster R-CNN, from normalised image to boxes."""
+    device = torch.device(args.device)
+    batch = args.batch or 1
+    for name in args.network:
+        variants = detector_variants(name, args)
+        for size in args.size or SIZES[1:]:
+            images = networks.images(batch, *size, seed=9).to(device)
+            steps = {
+                variant: functools.partial(
+                    detectors.predict, network.to(device), images
+                )
+                for variant, network in variants.items()
+            }
+            with torch.no_grad():
+                timings = measure.interleave(steps, args.rounds, device, warm_up=1)
+            for variant, timing in timings.items():
+                yield _record(
+                    "detector", name, batch, size, variant, **timing._asdict()
+                )
+
+
+def detector_variants(name: str, args: argparse.Namespace) -> Variants:
+    """Stock and fused static detector, and those with ODConv."""
+    static = detectors.build(name, 0)
+    variants: Variants = {
+        "static stock": static,
+        "static fused": fuse(copy.deepcopy(static)),
+    }
+    for number in args.kernel_num:
+        ours = detectors.build(name, number)
+        variants[f"authors {number}x"] = use_authors_algorithm(copy.deepcopy(ours))
+        variants[f"ours {number}x"] = ours
+        variants[f"fused {number}x"] = fuse(copy.deepcopy(ours))
+    return variants
+
+
+def scale(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One dimension at a time: size at batch 1, batch at 224 px, kernel number."""
+    for name in args.network:
+        variants = {
+            variant: network
+            for variant, network in inference_variants(name, args).items()
+            if variant != "static fused, NCHW"
+        }
+        for side in (320, 480, 640, 800, 1120, 1600):
+            yield from _forward(name, variants, 1, (side, side), args)
+        for batch in (1, 2, 4, 8, 16, 32, 64):
+            yield from _forward(name, variants, batch, (224, 224), args)
+        numbers = argparse.Namespace(**{**vars(args), "kernel_num": [1, 2, 4, 8]})
+        del variants
+        variants = inference_variants(name, numbers)
+        for size in SIZES:
+            for record in _forward(name, variants, 1, size, args):
+                yield {**record, "task": "kernels"}
+
+
+def _record(
+    task: str, network: str, batch: int, size: Size, variant: str, **values: float
+) -> dict[str, Any]:
+    record = dict(task=task, network=network, batch=batch, size=list(size))
+    record.update(variant=variant, **values)
+    print(report.line(record), file=sys.stderr, flush=True)
+    return record
+
+
+RUNS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {
+    "inference": inference,
+    "training": training,
+    "memory": memory,
+    "detector": detector,
+    "scale": scale,
+}
+
+
+if __name__ == "__main__":
+    main()
