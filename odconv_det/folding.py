@@ -8,6 +8,8 @@ by the mode the BatchNorm is in then; names in the state dict do not change.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -132,6 +134,7 @@ def fold_batch_norms(network: nn.Module) -> list[str]:
         >>> fold_batch_norms(net)
     """
     folded = []
+    names = Counter(m for _, m in network.named_modules(remove_duplicate=False))
     for part in traced_parts(network):
         calls = calls_of(part)
         for conv, nodes in calls.items():
@@ -142,7 +145,8 @@ def fold_batch_norms(network: nn.Module) -> list[str]:
                 continue
             parent, _, conv_name = nodes[0].target.rpartition(".")
             norm_parent, _, norm_name = calls[norm][0].target.rpartition(".")
-            if parent == norm_parent:
+            # What has two names has two places, and may have another partner there.
+            if parent == norm_parent and names[conv] == names[norm] == 1:
                 _pair(part.module.get_submodule(parent), conv_name, norm_name)
                 _lighten(part, calls[norm])
                 folded.append(f"{part.name}.{nodes[0].target}".lstrip("."))

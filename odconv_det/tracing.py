@@ -9,6 +9,7 @@ its own.
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,14 +19,24 @@ __all__ = ["Part", "calls_of", "traced_parts"]
 
 
 class Part(NamedTuple):
-    """A module that can be traced, its name in the network, and its graph."""
+    """A module that can be traced, its name in the network, and its graph.
+
+    ``flags`` are the arguments of its forward that the graph takes for granted.
+    """
 
     name: str
     module: nn.Module
     graph: fx.Graph
+    flags: dict[str, Any]
 
 
 class _Proxy(fx.Proxy):
+    def __iadd__(self, other: object) -> fx.Proxy:
+        # torch.fx would record a sum of its own, and others would miss the change.
+        return self.tracer.create_proxy(
+            "call_function", operator.iadd, (self, other), {}
+        )
+
     @property
     def requires_grad(self) -> bool:
         # Decides on activation checkpointing, which computes the same.
@@ -73,18 +84,17 @@ def traced_parts(network: nn.Module, prefix: str = "") -> Iterator[Part]:
     """The largest parts of the network that can be traced, in its order."""
     if next(network.children(), None) is None:
         return
-    for flags in ({}, _default_flags(network)):
-        tracer = _Tracer()
-        try:
-            graph = tracer.trace(network, concrete_args=flags)
-        except Exception:
-            continue
-        yield Part(prefix, network, graph)
-        for name in dict.fromkeys(tracer.opaque):
-            yield from traced_parts(network.get_submodule(name), _join(prefix, name))
-        return
-    for name, child in network.named_children():
-        yield from traced_parts(child, _join(prefix, name))
+    tracer = _Tracer()
+    flags = _default_flags(network)
+    try:
+        graph = tracer.trace(network, concrete_args=flags)
+    except Exception:
+        inner = [name for name, _ in network.named_children()]
+    else:
+        yield Part(prefix, network, graph, flags)
+        inner = list(dict.fromkeys(tracer.opaque))
+    for name in inner:
+        yield from traced_parts(network.get_submodule(name), _join(prefix, name))
 
 
 def _default_flags(network: nn.Module) -> dict[str, Any]:

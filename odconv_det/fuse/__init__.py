@@ -21,7 +21,8 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
     the network before, but for rounding.
 
     The network then is for inference only: no gradients, no ``train()``, and its state
-    dict has other names. Load weights first.
+    dict has other names. Load weights first. Code that reaches past a module's forward
+    and calls the convolutions in it one by one gets what they were joined with, too.
 
     Args:
         network: any network, a whole detector too, in eval mode.

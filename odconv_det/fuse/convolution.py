@@ -44,7 +44,7 @@ def convolve(
     """
     if residual is not None and not _matches(residual, x, kernels, geometry):
         y = convolve(x, kernels, bias, geometry, form, "none")
-        return finish(y + residual, None, activation)
+        return finish(y, residual, activation)
     if form in ("matmul", "grouped") or not len(x):
         y = per_sample.convolve(x, kernels, bias, geometry, form)
         return finish(y, residual, activation)
@@ -79,9 +79,10 @@ def _matches(residual: Tensor, x: Tensor, kernels: Tensor, geometry: Geometry) -
 
 
 def finish(y: Tensor, residual: Tensor | None, activation: Activation) -> Tensor:
-    """``activation(y + residual)``, in place."""
+    """``activation(y + residual)``, in ``y``'s memory if it has the sum's shape."""
     if residual is not None:
-        y = y.add_(residual)
+        same = residual.shape == y.shape and residual.dtype == y.dtype
+        y = y.add_(residual) if same else y + residual
     if activation == "relu":
         return y.relu_()
     return y.clamp_(0, 6) if activation == "relu6" else y

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from odconv_det.core.dispatch import Plan, choose
+from odconv_det.core.dispatch import Plan, choose, forced
 from odconv_det.core.forward import case_of, forward
 from odconv_det.core.kernels import Scales
 from odconv_det.core.per_sample import Geometry
@@ -22,8 +22,12 @@ __all__ = ["Fused", "FusedConv2d", "FusedDynamicConv2d"]
 class Fused(nn.Module):
     """``activation(affine(conv(x)) + residual)``: what the two kinds share.
 
-    Parameters ask for no gradient. The output may take the residual's memory if
-    ``overwrite`` is set.
+    Parameters ask for no gradient. Called without the residual it is joined with, it
+    leaves out the activation too: then code that still adds by itself is right.
+
+    Attributes:
+        joined: whether it belongs with an addition.
+        overwrite: whether the output may take the residual's memory.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Fused(nn.Module):
         self.bias = None if bias is None else _constant(bias)
         self.geometry = geometry
         self.activation = activation
+        self.joined = False
         self.overwrite = False
         super().train(False)
 
@@ -48,6 +53,9 @@ class Fused(nn.Module):
                 "from, or a copy made before fuse()"
             )
         return super().train(False)
+
+    def _activation(self, residual: Tensor | None) -> Activation:
+        return "none" if self.joined and residual is None else self.activation
 
     def extra_repr(self) -> str:
         shape, stride = tuple(self.weight.shape), self.geometry.stride
@@ -78,6 +86,8 @@ class FusedConv2d(Fused):
 
     @torch.no_grad()
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        if x.dim() == 3:
+            return self(x.unsqueeze(0), None if residual is None else residual[None])[0]
         x = autocast_input(x)
         weight = self.weight.to(x.dtype).unsqueeze(0)
         bias = None if self.bias is None else self.bias.to(x.dtype)
@@ -91,7 +101,7 @@ class FusedConv2d(Fused):
             bias,
             self.geometry,
             form,
-            self.activation,
+            self._activation(residual),
             residual,
             overwrite=self.overwrite,
         )
@@ -127,18 +137,18 @@ class FusedDynamicConv2d(Fused):
         channel, filter_, spatial, kernel = self.attention(x)
         bank = self.weight.view(self.kernel_num, -1, *self.weight.shape[1:])
         scales = Scales(channel, filter_, spatial)
-        seen = (x.shape, x.stride(), x.dtype)
+        seen = (x.shape, x.stride(), x.dtype, x.device, *forced())
         if self._seen != seen:  # choosing costs as much as a small layer's arithmetic
             self._plan = choose(case_of(x, bank, kernel, scales, self.geometry))
             self._seen = seen
         plan = self._plan
         run = partial(forward, x, bank, kernel, scales, self.bias, self.geometry, plan)
         if plan.scale == "maps":  # what follows comes after the filter attention
-            return finish(run(), residual, self.activation)
+            return finish(run(), residual, self._activation(residual))
         return run(
             partial(
                 convolve,
-                activation=self.activation,
+                activation=self._activation(residual),
                 residual=residual,
                 overwrite=self.overwrite,
             )

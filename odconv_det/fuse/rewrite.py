@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from odconv_det.core.relu6 import OutputReLU6
-from odconv_det.folding import eval_affine, norm_behind
+from odconv_det.folding import eval_affine, foldable, norm_behind
 from odconv_det.fuse.convolution import Activation
 from odconv_det.fuse.layout import Layout, enter
 from odconv_det.fuse.modules import Fused, FusedConv2d, FusedDynamicConv2d
@@ -33,7 +33,8 @@ _ACTIVATION_CALLS: dict[Callable[..., object] | str, Activation] = {
     "relu_": "relu",
     F.relu6: "relu6",
 }
-_ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_ADDITIONS = (operator.add, torch.add, "add")
+_ADDITIONS_IN_PLACE = (operator.iadd, "add_")
 
 
 class _Match(NamedTuple):
@@ -47,7 +48,14 @@ class _Match(NamedTuple):
 
     @property
     def last(self) -> fx.Node:
+        """The node whose value the module will give."""
         return self.act or self.add or self.norm or self.conv
+
+    @property
+    def place(self) -> fx.Node:
+        """Where the module will stand: at the convolution, or where the addition was,
+        because the other operand may be computed in between."""
+        return self.add or self.conv
 
     @property
     def residual(self) -> fx.Node | None:
@@ -76,7 +84,7 @@ def rewrite(part: Part, layout: Layout) -> int:
     _allow_overwriting(part)
     _enter_layout(part, layout)
     part.graph.lint()
-    _adopt(part.module, part.graph)
+    _adopt(part)
     return fused
 
 
@@ -98,7 +106,7 @@ def _match(
     add = act = None
     activation: Activation = "none"
     user = _only_user(out)
-    if user is not None and _is_addition(user) and not _input_changes(part, node, user):
+    if user is not None and _adds(user, out) and _is_quiet(part, node, user):
         add, user = user, _only_user(user)
     if user is not None and (found := _activation(part, user)):
         act, activation = user, found
@@ -109,13 +117,15 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _is_addition(node: fx.Node) -> bool:
-    return (
-        node.op in ("call_function", "call_method")
-        and node.target in _ADDITIONS
-        and len(node.all_input_nodes) == len(node.args) == 2
-        and not node.kwargs
-    )
+def _adds(node: fx.Node, own: fx.Node) -> bool:
+    """Whether the node adds another tensor to ``own``."""
+    if node.op not in ("call_function", "call_method") or node.kwargs:
+        return False
+    if not len(node.all_input_nodes) == len(node.args) == 2:
+        return False
+    if node.target in _ADDITIONS_IN_PLACE:
+        return node.args[0] is own  # else it changes the other one, which others see
+    return node.target in _ADDITIONS
 
 
 def _activation(part: Part, node: fx.Node) -> Activation | None:
@@ -127,25 +137,22 @@ def _activation(part: Part, node: fx.Node) -> Activation | None:
     return None
 
 
-def _input_changes(part: Part, conv: fx.Node, until: fx.Node) -> bool:
-    """Whether an operation after ``conv`` and before ``until`` works in place.
+def _is_quiet(part: Part, conv: fx.Node, until: fx.Node) -> bool:
+    """Whether nothing between the two nodes can change a tensor in place.
 
-    The convolution would move there, and see the changed input.
+    The convolution moves behind what lies between, and must find its input unchanged.
     """
     node = conv.next
     while node is not until:
-        if any(operand in conv.all_input_nodes for operand in node.all_input_nodes):
-            module = (
-                part.module.get_submodule(node.target)
-                if node.op == "call_module"
-                else None
-            )
-            if getattr(module, "inplace", False) or node.kwargs.get("inplace"):
-                return True
-            if node.target is operator.iadd or str(node.target).endswith("_"):
-                return True
+        if node.op == "call_module":
+            module = part.module.get_submodule(node.target)
+            pure = isinstance(module, Fused | nn.Conv2d | nn.Identity)
+            if not (pure or foldable(module) or hasattr(type(module), "fold")):
+                return False
+        elif node.op != "get_attr":
+            return False
         node = node.next
-    return False
+    return True
 
 
 def _replace(part: Part, match: _Match, conv: nn.Module) -> None:
@@ -154,11 +161,13 @@ def _replace(part: Part, match: _Match, conv: nn.Module) -> None:
         affine = eval_affine(part.module.get_submodule(match.norm.target))
         _set(part.module, match.norm.target, nn.Identity())
     kind = FusedConv2d if type(conv) is nn.Conv2d else FusedDynamicConv2d
-    _set(part.module, match.conv.target, kind(conv, affine, match.activation))
+    fused = kind(conv, affine, match.activation)
+    _set(part.module, match.conv.target, fused)
     operands = list(match.conv.args)
     if match.residual is not None:
+        fused.joined = True
         operands.append(match.residual)
-    with part.graph.inserting_before(match.last):
+    with part.graph.inserting_before(match.place):
         new = part.graph.call_module(match.conv.target, tuple(operands))
     match.last.replace_all_uses_with(new)
     for node in (match.act, match.add, match.norm, match.conv):
@@ -183,10 +192,17 @@ def _allow_overwriting(part: Part) -> None:
 
     for node in part.graph.nodes:
         module = fused(node)
-        if module is not None and len(node.args) == 2:
-            residual = node.args[1]
-            last = max(residual.users, key=order.__getitem__)
-            module.overwrite = last is node and fused(residual) is not None
+        if module is None or len(node.args) < 2:
+            continue
+        x, residual = node.args
+        # A fused module gives new memory and only reads what it takes, so if all who
+        # know this memory are such, nobody holds a view of it.
+        module.overwrite = (
+            residual is not x
+            and fused(residual) is not None
+            and all(fused(user) is not None for user in residual.users)
+            and max(residual.users, key=order.__getitem__) is node
+        )
 
 
 def _enter_layout(part: Part, layout: Layout) -> None:
@@ -202,8 +218,24 @@ def _enter_layout(part: Part, layout: Layout) -> None:
             )
 
 
-def _adopt(module: nn.Module, graph: fx.Graph) -> None:
+def _adopt(part: Part) -> None:
+    """Give the module the graph as its ``forward``, by a subclass of its class.
+
+    What the graph was not made for (other than images as arguments) takes the way it
+    took before; with fused convolutions that computes the same, only in more steps.
+    """
+    module = part.module
     cls = type(module)
-    forward = type(fx.GraphModule(module, graph)).forward
+    graph_forward = type(fx.GraphModule(module, part.graph)).forward
+
+    def forward(self: nn.Module, *args: object, **kwargs: object) -> object:
+        if part.flags or all(_is_image(value) for value in (*args, *kwargs.values())):
+            return graph_forward(self, *args, **kwargs)
+        return cls.forward(self, *args, **kwargs)
+
     members = {"forward": forward, "__module__": cls.__module__}
     module.__class__ = type(cls)(f"Fused{cls.__name__}", (cls,), members)
+
+
+def _is_image(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() == 4

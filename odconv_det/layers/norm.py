@@ -64,7 +64,7 @@ def _unscoped(kind: object) -> object:
     return kind.rpartition(".")[2] if isinstance(kind, str) else kind
 
 
-def pooled_batch_norm(norm: nn.Module, z: Tensor) -> Tensor:
+def pooled_batch_norm(norm: _BatchNorm, z: Tensor) -> Tensor:
     """``norm(z)`` that also trains at batch size 1 (and survives an empty batch).
 
     One value per channel has no variance, and ``nn.BatchNorm2d`` raises; here it is
@@ -72,20 +72,21 @@ def pooled_batch_norm(norm: nn.Module, z: Tensor) -> Tensor:
     with peers sees their values too, and must take part in the exchange.
 
     Shape:
-        - z: ``(B, C, 1, 1)``, output the same
+        - z: ``(B, C)``, output the same
     """
-    if not (isinstance(norm, _BatchNorm) and norm.training and z.shape[0] < 2):
-        return norm(z)
-    if isinstance(norm, nn.SyncBatchNorm) and _has_peers(norm):
-        return norm(z)
-    if not torch.compiler.is_compiling():
+    alone = z.shape[0] < 2 and not _has_peers(norm)
+    if norm.training and not alone:
+        return norm(z[..., None, None]).flatten(1)  # BatchNorm2d wants a map
+    if norm.training and not torch.compiler.is_compiling():
         _say_once()
     return F.batch_norm(
         z, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
     )
 
 
-def _has_peers(norm: nn.SyncBatchNorm) -> bool:
+def _has_peers(norm: _BatchNorm) -> bool:
+    if not isinstance(norm, nn.SyncBatchNorm):
+        return False
     dist = torch.distributed
     if not (dist.is_available() and dist.is_initialized()):
         return False

@@ -74,6 +74,9 @@ class ODAttention(nn.Module):
         - output: :class:`~odconv_det.functional.Attentions`
     """
 
+    # In the order of Attentions.
+    _HEADS = ("channel_fc", "filter_fc", "spatial_fc", "kernel_fc")
+
     def __init__(
         self,
         in_channels: int,
@@ -103,6 +106,11 @@ class ODAttention(nn.Module):
         self.filter_fc = head(out_channels, not depthwise)
         self.spatial_fc = head(kernel_area, kernel_area > 1)
         self.kernel_fc = head(kernel_num, kernel_num > 1)
+        # How many values each head gives; 0 for one that does not exist.
+        self.sizes = [
+            0 if module is None else len(module.bias)
+            for module in map(self._modules.get, self._HEADS)
+        ]
 
     def reset_parameters(self) -> None:
         """Draw the trunk and the heads anew; forget the statistics."""
@@ -113,32 +121,27 @@ class ODAttention(nn.Module):
     def forward(self, x: Tensor) -> Attentions:
         with full_precision(x.device.type):
             pooled = global_average(x, self.fc.weight.dtype)
-            hidden = self.fc(pooled)[..., None, None]  # BatchNorm2d wants a map
-            hidden = self.relu(pooled_batch_norm(self.bn, hidden)).flatten(1)
-            return _activate(self._logits(hidden) / self.temperature, self.sizes())
+            hidden = self.relu(pooled_batch_norm(self.bn, self.fc(pooled)))
+            return _activate(self._logits(hidden) / self.temperature, self.sizes)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        heads = [head for head in self.heads() if head is not None]
         if torch.is_grad_enabled():
-            return torch.cat([head(hidden) for head in heads], 1)
+            return torch.cat([head(hidden) for head in self.heads()], 1)
         # One product costs less than a call for each head; backward would save the
         # joined weights, though.
         weight, bias = self.joined_heads()
         return F.linear(hidden, weight, bias)
 
-    def heads(self) -> tuple[_Pointwise | None, ...]:
-        """The heads in the order of :class:`~odconv_det.functional.Attentions`."""
-        return self.channel_fc, self.filter_fc, self.spatial_fc, self.kernel_fc
-
-    def sizes(self) -> list[int]:
-        """How many values each head gives; 0 for one that does not exist."""
-        return [0 if head is None else len(head.bias) for head in self.heads()]
+    def heads(self) -> list[_Pointwise]:
+        """The heads there are, in the order of their attentions."""
+        modules = self._modules  # a module's own lookup would take longer than a head
+        return [modules[name] for name in self._HEADS if name in modules]
 
     def joined_heads(self) -> tuple[Tensor, Tensor]:
         """Weight ``(sum of sizes, hidden)`` and bias of all heads as one layer."""
-        heads = [head for head in self.heads() if head is not None]
-        weight = torch.cat([head.weight for head in heads]).flatten(1)
-        return weight, torch.cat([head.bias for head in heads])
+        parameters = [head._parameters for head in self.heads()]
+        weight = torch.cat([own["weight"] for own in parameters]).flatten(1)
+        return weight, torch.cat([own["bias"] for own in parameters])
 
     def fused(self) -> FusedODAttention:
         """The same attentions, for inference only, in fewer steps."""
@@ -161,7 +164,7 @@ class FusedODAttention(nn.Module):
         scale, shift = eval_affine(attention.bn)
         weight, bias = attention.joined_heads()
         temperature = attention.temperature
-        self.sizes = attention.sizes()
+        self.sizes = attention.sizes
         self.trunk_weight = _constant(attention.fc.weight.flatten(1) * scale[:, None])
         self.trunk_bias = _constant(shift)
         self.head_weight = _constant(weight / temperature)
@@ -338,7 +341,7 @@ class ODConv2d(nn.Module):
                 f"kernel must have shape {tuple(self.weight.shape[1:])}, "
                 f"got {tuple(kernel.shape)}"
             )
-        heads = [head for head in self.attention.heads() if head is not None]
+        heads = self.attention.heads()
         for head in heads:
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)

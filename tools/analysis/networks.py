@@ -120,7 +120,7 @@ def calibrate(network: nn.Module) -> nn.Module:
     """Small attention heads, and BatchNorm statistics of real passes; in place."""
     for module in network.modules():
         if isinstance(module, ODAttention):
-            for head in filter(None, module.heads()):
+            for head in module.heads():
                 head.weight.normal_(0, HEAD_GAIN / head.weight.shape[1] ** 0.5)
     network.eval()
     norms = _norms(network)
