@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from odconv_det.core.relu6 import OutputReLU6
 from odconv_det.functional import Affine
-from odconv_det.tracing import Part, calls_of, traced_parts
+from odconv_det.tracing import Part, calls_of, has_hooks, traced_parts
 
 __all__ = [
     "Fold",
@@ -87,7 +87,8 @@ _FOLDED: dict[type[nn.Module], type[nn.Module]] = {
 
 def foldable(norm: nn.Module) -> bool:
     """Whether this is a BatchNorm that is affine in eval mode."""
-    return type(norm) in _FOLDED and norm.running_mean is not None
+    known = type(norm) in _FOLDED and norm.running_mean is not None
+    return known and not has_hooks(norm)
 
 
 def eval_affine(norm: nn.Module) -> Affine:

@@ -8,6 +8,7 @@ its own.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import operator
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from torch import fx, nn
 
-__all__ = ["Part", "calls_of", "traced_parts"]
+__all__ = ["Part", "calls_of", "has_hooks", "traced_parts"]
 
 
 class Part(NamedTuple):
@@ -68,9 +69,10 @@ class _Tracer(fx.Tracer):
         last = next(iter(reversed(self.graph.nodes)))
         opaque = len(self.opaque)
         try:
-            if m._forward_hooks or m._forward_pre_hooks:
+            if has_hooks(m):
                 raise ValueError("a hook would be lost")
-            return super().call_module(m, forward, args, kwargs)
+            with _keeps_its_state(m):
+                return super().call_module(m, forward, args, kwargs)
         except Exception:  # anything can go wrong in code that never met a Proxy
             while (node := next(iter(reversed(self.graph.nodes)))) is not last:
                 self.graph.erase_node(node)
@@ -87,7 +89,8 @@ def traced_parts(network: nn.Module, prefix: str = "") -> Iterator[Part]:
     tracer = _Tracer()
     flags = _default_flags(network)
     try:
-        graph = tracer.trace(network, concrete_args=flags)
+        with _keeps_its_state(network):
+            graph = tracer.trace(network, concrete_args=flags)
     except Exception:
         inner = [name for name, _ in network.named_children()]
     else:
@@ -95,6 +98,25 @@ def traced_parts(network: nn.Module, prefix: str = "") -> Iterator[Part]:
         inner = list(dict.fromkeys(tracer.opaque))
     for name in inner:
         yield from traced_parts(network.get_submodule(name), _join(prefix, name))
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody listens to what goes in or comes out."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+@contextlib.contextmanager
+def _keeps_its_state(module: nn.Module) -> Iterator[None]:
+    """Raise if tracing changed an attribute: a graph would not change it again."""
+    before = dict(vars(module))
+    try:
+        yield
+    finally:
+        after = dict(vars(module))
+        vars(module).clear()
+        vars(module).update(before)
+    if after.keys() != before.keys() or any(after[k] is not before[k] for k in before):
+        raise ValueError("forward changes the module")
 
 
 def _default_flags(network: nn.Module) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 
 from odconv_det.plugin import cli
+from odconv_det.plugin.hooks import FuseHook
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,6 +25,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--tta", action="store_true", help="merge the boxes of mirrored images"
+    )
+    parser.add_argument(
+        "--fuse", action="store_true", help="test the fused form: same AP, less time"
     )
     cli.add_arguments(parser)
     args = parser.parse_args()
@@ -65,6 +69,8 @@ def main() -> None:
         if args.tta:
             use_tta(cfg)
         runner = cli.build_runner(cfg)
+        if args.fuse:
+            runner.register_hook(FuseHook())
         if args.out:
             runner.test_evaluator.metrics.append(DumpDetResults(args.out))
         runner.test()

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from odconv_det.core import per_sample
 from odconv_det.core.dispatch import Plan, choose
 from odconv_det.core.forward import case_of, forward, sample_kernels
 from odconv_det.core.kernels import Scales, gradients
+from odconv_det.core.once import differentiable_once
 from odconv_det.core.per_sample import Geometry
 from odconv_det.core.precision import full_precision
 
@@ -74,7 +74,7 @@ class _DynamicConv2d(torch.autograd.Function):
         ctx.geometry, ctx.plan = geometry, plan
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, bank, kernel, channel, filter_, spatial = ctx.saved_tensors
         scales = Scales(channel, filter_, spatial)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from odconv_det.core.once import differentiable_once
 
 __all__ = ["OutputReLU6"]
 
@@ -35,7 +36,7 @@ class _ReLU6(torch.autograd.Function):
         ctx.save_for_backward(output)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    @differentiable_once
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor]:
         (y,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(grad, y, 0, 6)
+        return (torch.ops.aten.hardtanh_backward(grad, y, 0, 6),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from odconv_det.fuse.layout import LAYOUTS, Layout
@@ -49,6 +48,4 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
             "the network has no convolution that fuse() can reach (a single layer "
             "must stand in a module, such as nn.Sequential)"
         )
-    if layout != "contiguous":
-        network.to(memory_format=torch.channels_last)
     return network

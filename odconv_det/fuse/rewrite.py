@@ -15,7 +15,7 @@ from odconv_det.folding import eval_affine, foldable, norm_behind
 from odconv_det.fuse.convolution import Activation
 from odconv_det.fuse.layout import Layout, enter
 from odconv_det.fuse.modules import Fused, FusedConv2d, FusedDynamicConv2d
-from odconv_det.tracing import Part, calls_of
+from odconv_det.tracing import Part, calls_of, has_hooks
 
 __all__ = ["rewrite"]
 
@@ -77,7 +77,7 @@ def rewrite(part: Part, layout: Layout) -> int:
     calls = calls_of(part)
     for module, nodes in calls.items():
         if _is_convolution(module) and len(nodes) == 1:
-            _replace(part, _match(part, module, nodes[0], calls), module)
+            _replace(part, _match(part, module, nodes[0], calls), module, layout)
             fused += 1
     if not fused:
         return 0
@@ -91,8 +91,7 @@ def rewrite(part: Part, layout: Layout) -> int:
 def _is_convolution(module: nn.Module) -> bool:
     known = type(module) is nn.Conv2d and module.padding_mode == "zeros"
     dynamic = hasattr(type(module), "fold") and hasattr(module, "attention")
-    hooks = module._forward_hooks or module._forward_pre_hooks
-    return (known or dynamic) and not isinstance(module.padding, str) and not hooks
+    return (known or dynamic) and module.padding != "same" and not has_hooks(module)
 
 
 def _match(
@@ -131,7 +130,7 @@ def _adds(node: fx.Node, own: fx.Node) -> bool:
 def _activation(part: Part, node: fx.Node) -> Activation | None:
     if node.op == "call_module":
         module = part.module.get_submodule(node.target)
-        return _ACTIVATION_MODULES.get(type(module))
+        return None if has_hooks(module) else _ACTIVATION_MODULES.get(type(module))
     if node.op in ("call_function", "call_method"):
         return _ACTIVATION_CALLS.get(node.target)
     return None
@@ -155,13 +154,15 @@ def _is_quiet(part: Part, conv: fx.Node, until: fx.Node) -> bool:
     return True
 
 
-def _replace(part: Part, match: _Match, conv: nn.Module) -> None:
+def _replace(part: Part, match: _Match, conv: nn.Module, layout: Layout) -> None:
     affine = None
     if match.norm is not None:
         affine = eval_affine(part.module.get_submodule(match.norm.target))
-        _set(part.module, match.norm.target, nn.Identity())
+        _set(part.module, match.norm.target, nn.Identity().eval())
     kind = FusedConv2d if type(conv) is nn.Conv2d else FusedDynamicConv2d
     fused = kind(conv, affine, match.activation)
+    if layout != "contiguous":
+        fused.to(memory_format=torch.channels_last)
     _set(part.module, match.conv.target, fused)
     operands = list(match.conv.args)
     if match.residual is not None:

@@ -131,9 +131,11 @@ def test_mmdetections_own_tool_resumes_the_same_run(trained):
     assert steps(folder / "upstream" / "epoch_2.pth") == (2, 4)
 
 
-def test_evaluates_a_checkpoint_and_writes_predictions_and_pictures(trained):
+@pytest.fixture(scope="module")
+def tested(trained) -> str:
+    """What tools/test.py printed; it wrote predictions and pictures below tested/."""
     folder, checkpoint = trained
-    output = ok(
+    return ok(
         python(
             folder,
             ROOT / "tools" / "test.py",
@@ -145,12 +147,44 @@ def test_evaluates_a_checkpoint_and_writes_predictions_and_pictures(trained):
             *options(),
         )
     )
-    assert re.search(r"coco/bbox_mAP: \d", output)
-    assert re.search(r"coco/segm_mAP: \d", output)
-    predictions = pickle.loads((folder / "tested" / "predictions.pkl").read_bytes())
-    assert len(predictions) == 4
-    assert {"bboxes", "masks"} <= set(predictions[0]["pred_instances"])
+
+
+def predictions(folder: Path) -> list[dict]:
+    return pickle.loads((folder / "predictions.pkl").read_bytes())
+
+
+def test_evaluates_a_checkpoint_and_writes_predictions_and_pictures(trained, tested):
+    folder, _ = trained
+    assert re.search(r"coco/bbox_mAP: \d", tested)
+    assert re.search(r"coco/segm_mAP: \d", tested)
+    written = predictions(folder / "tested")
+    assert len(written) == 4
+    assert {"bboxes", "masks"} <= set(written[0]["pred_instances"])
     assert len(list((folder / "tested").glob("*/pictures/*.png"))) == 4
+
+
+def test_a_fused_detector_predicts_the_same(trained, tested):
+    folder, checkpoint = trained
+    output = ok(
+        python(
+            folder,
+            ROOT / "tools" / "test.py",
+            MASK_RCNN,
+            checkpoint,
+            "--work-dir=fused",
+            "--out=fused/predictions.pkl",
+            "--fuse",
+            *options(),
+        )
+    )
+    assert "testing with the fused model" in output
+    pairs = zip(
+        predictions(folder / "tested"), predictions(folder / "fused"), strict=True
+    )
+    for plain, fused in pairs:
+        scores = [p["pred_instances"]["scores"].sort().values for p in (plain, fused)]
+        assert len(scores[0]) > 0
+        torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-4)
 
 
 def test_two_processes_on_a_cpu_start_from_a_checkpoint(trained):
@@ -171,7 +205,7 @@ def test_two_processes_on_a_cpu_start_from_a_checkpoint(trained):
     assert steps(folder / "distributed" / "epoch_1.pth") == (1, 1)
 
 
-def test_two_processes_evaluate_mirrored_images(trained):
+def test_two_processes_evaluate_mirrored_images_with_a_fused_detector(trained):
     folder, checkpoint = trained
     output = ok(
         start(
@@ -182,14 +216,16 @@ def test_two_processes_evaluate_mirrored_images(trained):
             2,
             "--work-dir=mirrored",
             "--tta",
+            "--fuse",
             "--out=mirrored/predictions.pkl",
             *options(),
             PORT=free_port(),
         )
     )
     assert re.search(r"coco/bbox_mAP: \d", output)
-    predictions = pickle.loads((folder / "mirrored" / "predictions.pkl").read_bytes())
-    assert sorted(prediction["img_id"] for prediction in predictions) == [1, 2, 3, 4]
+    assert "testing with the fused model" in output
+    written = predictions(folder / "mirrored")
+    assert sorted(prediction["img_id"] for prediction in written) == [1, 2, 3, 4]
 
 
 def error_line(done: subprocess.CompletedProcess) -> str:
