@@ -8,10 +8,12 @@ by the mode the BatchNorm is in then; names in the state dict do not change.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from odconv_det.core.relu6 import OutputReLU6
 from odconv_det.functional import Affine
@@ -40,22 +42,21 @@ class Fold:
         self.conv = conv
         self.norm = norm
 
-    def holds(self, module: nn.Module) -> bool:
-        """Whether ``module`` is one of the two, and the BatchNorm is in eval mode."""
-        modules = self.parent._modules
-        conv, norm = modules.get(self.conv), modules.get(self.norm)
-        return (
-            (module is conv or module is norm)
-            and getattr(conv, "fold", None) is self
-            and getattr(norm, "fold", None) is self
-            and not norm.training
-        )
-
     def affine(self, conv: nn.Module) -> Affine | None:
         """What ``conv`` has to apply to its output, if anything."""
-        if not self.holds(conv):
-            return None
-        return eval_affine(self.parent._modules[self.norm])
+        pair = self._active()
+        return eval_affine(pair[1]) if pair and pair[0] is conv else None
+
+    def relieves(self, norm: nn.Module) -> bool:
+        """Whether ``norm`` has nothing to do, because the convolution does it."""
+        pair = self._active()
+        return pair is not None and pair[1] is norm
+
+    def _active(self) -> tuple[nn.Module, nn.Module] | None:
+        modules = self.parent._modules
+        conv, norm = modules.get(self.conv), modules.get(self.norm)
+        agreed = getattr(conv, "fold", None) is self is getattr(norm, "fold", None)
+        return (conv, norm) if agreed and not norm.training else None
 
 
 class _Folded:
@@ -64,7 +65,7 @@ class _Folded:
     fold: Fold | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fold is not None and self.fold.holds(self):
+        if self.fold is not None and self.fold.relieves(self):
             return x
         return super().forward(x)
 
@@ -77,18 +78,24 @@ class FoldedSyncBatchNorm(_Folded, nn.SyncBatchNorm):
     """SyncBatchNorm that a convolution applies in eval mode."""
 
 
-_FOLDED: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm2d: FoldedBatchNorm2d,
-    nn.SyncBatchNorm: FoldedSyncBatchNorm,
-    FoldedBatchNorm2d: FoldedBatchNorm2d,
-    FoldedSyncBatchNorm: FoldedSyncBatchNorm,
-}
+@functools.cache
+def _folded_class(cls: type[_BatchNorm]) -> type[_BatchNorm]:
+    if issubclass(cls, _Folded):
+        return cls
+    known = {
+        nn.BatchNorm2d: FoldedBatchNorm2d,
+        nn.SyncBatchNorm: FoldedSyncBatchNorm,
+    }
+    # A framework's own subclass, such as MMEngine's SyncBatchNorm.
+    return known.get(cls) or type(f"Folded{cls.__name__}", (_Folded, cls), {})
 
 
 def foldable(norm: nn.Module) -> bool:
     """Whether this is a BatchNorm that is affine in eval mode."""
-    known = type(norm) in _FOLDED and norm.running_mean is not None
-    return known and not has_hooks(norm)
+    if not isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) or has_hooks(norm):
+        return False
+    forwards = (_Folded.forward, nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward)
+    return type(norm).forward in forwards and norm.running_mean is not None
 
 
 def eval_affine(norm: nn.Module) -> Affine:
@@ -139,7 +146,8 @@ def fold_batch_norms(network: nn.Module) -> list[str]:
     for part in traced_parts(network):
         calls = calls_of(part)
         for conv, nodes in calls.items():
-            if not hasattr(type(conv), "fold") or isinstance(conv, _Folded):
+            dynamic = hasattr(type(conv), "fold") and not isinstance(conv, _Folded)
+            if not dynamic or has_hooks(conv):
                 continue
             norm = norm_behind(conv, part, calls)
             if norm is None:
@@ -176,5 +184,5 @@ def _lighten(part: Part, norm_calls: list[fx.Node]) -> None:
 def _pair(parent: nn.Module, conv: str, norm: str) -> None:
     fold = Fold(parent, conv, norm)
     module = parent._modules[norm]
-    module.__class__ = _FOLDED[type(module)]
+    module.__class__ = _folded_class(type(module))
     module.fold = parent._modules[conv].fold = fold

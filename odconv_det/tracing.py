@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["Part", "calls_of", "has_hooks", "traced_parts"]
 
@@ -55,7 +56,8 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, qualified_name: str) -> bool:
-        if hasattr(type(m), "fold"):  # dynamic layers and the norms behind them
+        # Dynamic layers, the norms behind them, and a framework's subclass of a norm.
+        if hasattr(type(m), "fold") or isinstance(m, _BatchNorm):
             return True
         return super().is_leaf_module(m, qualified_name)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, get_args, get_type_hints
 
-__all__ = ["RULES", "Case", "Plan", "choose", "force", "forced"]
+__all__ = ["RULES", "Case", "Plan", "choose", "force"]
 
 Pair = tuple[int, int]
 
@@ -150,11 +150,6 @@ def _can(case: Case, convolve: str) -> bool:
 
 
 _forced: dict[str, str] = {}
-
-
-def forced() -> tuple[str | None, str | None]:
-    """What :func:`force` has set: scale and convolve."""
-    return _forced.get("scale"), _forced.get("convolve")
 
 
 @contextlib.contextmanager

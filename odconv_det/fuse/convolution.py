@@ -146,8 +146,11 @@ def _cudnn(
 def one_call_works(device_type: str, dtype: torch.dtype) -> bool:
     """Whether this torch has the fused calls for such tensors, and they are right.
 
-    They are no public interface of torch, so they are tried once before use.
+    They are no public interface of torch, so they are tried once before use. Under
+    torch.compile they are not taken: the compiler has its own.
     """
+    if torch.compiler.is_compiling():
+        return False
     if device_type == "cpu":
         enabled = torch._C._get_mkldnn_enabled()
         return dtype == torch.float32 and enabled and _works(device_type, dtype)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from odconv_det.core.dispatch import Plan, choose, forced
+from odconv_det.core.dispatch import choose
 from odconv_det.core.forward import case_of, forward
 from odconv_det.core.kernels import Scales
 from odconv_det.core.per_sample import Geometry
@@ -128,8 +128,6 @@ class FusedDynamicConv2d(Fused):
         super().__init__(bank.flatten(0, 1), bias, layer.geometry, activation)
         self.kernel_num = len(bank)
         self.attention = layer.attention.fused()
-        self._seen: tuple[object, ...] | None = None
-        self._plan: Plan | None = None
 
     @torch.no_grad()
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -137,11 +135,7 @@ class FusedDynamicConv2d(Fused):
         channel, filter_, spatial, kernel = self.attention(x)
         bank = self.weight.view(self.kernel_num, -1, *self.weight.shape[1:])
         scales = Scales(channel, filter_, spatial)
-        seen = (x.shape, x.stride(), x.dtype, x.device, *forced())
-        if self._seen != seen:  # choosing costs as much as a small layer's arithmetic
-            self._plan = choose(case_of(x, bank, kernel, scales, self.geometry))
-            self._seen = seen
-        plan = self._plan
+        plan = choose(case_of(x, bank, kernel, scales, self.geometry))
         run = partial(forward, x, bank, kernel, scales, self.bias, self.geometry, plan)
         if plan.scale == "maps":  # what follows comes after the filter attention
             return finish(run(), residual, self._activation(residual))

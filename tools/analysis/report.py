@@ -218,8 +218,8 @@ def _kernel_curves(axis: Any, records: list[Record]) -> None:
 
 
 def _colour(variant: str) -> str:
-    kinds = ("static", "authors", "ours", "fused", "compiled")
-    kind = next((k for k in kinds if variant.startswith(k)), "static")
+    kinds = ("static", "authors", "ours", "fused", "fused, compiled")
+    kind = next((k for k in reversed(kinds) if variant.startswith(k)), "static")
     return f"C{kinds.index(kind)}"
 
 
