@@ -73,6 +73,7 @@ def rewrite(part: Part, layout: Layout) -> int:
     The part's class becomes a subclass of its own class whose ``forward`` is the new
     graph, so that everything else about it (methods, attributes, ``isinstance``) stays.
     """
+    _drop_identities(part)
     fused = 0
     calls = calls_of(part)
     for module, nodes in calls.items():
@@ -88,10 +89,23 @@ def rewrite(part: Part, layout: Layout) -> int:
     return fused
 
 
+def _drop_identities(part: Part) -> None:
+    """Take out what does nothing at inference, such as the drop path of a shortcut."""
+    for node in list(part.graph.nodes):
+        if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+            continue
+        module = part.module.get_submodule(node.target)
+        if type(module) in (nn.Identity, nn.Dropout) and not has_hooks(module):
+            node.replace_all_uses_with(node.args[0])
+            part.graph.erase_node(node)
+
+
 def _is_convolution(module: nn.Module) -> bool:
     known = type(module) is nn.Conv2d and module.padding_mode == "zeros"
     dynamic = hasattr(type(module), "fold") and hasattr(module, "attention")
-    return (known or dynamic) and module.padding != "same" and not has_hooks(module)
+    if not (known or dynamic) or has_hooks(module):
+        return False
+    return not isinstance(module.padding, str)
 
 
 def _match(

@@ -26,15 +26,16 @@ def images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
     """Noise of six octaves, each image with its own mixture: ``(B, 3, H, W)``."""
     generator = torch.Generator().manual_seed(seed)
 
-    def random(*shape: int) -> Tensor:
+    def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    x = random(batch, 3, 1, 1).expand(-1, -1, height, width).clone()
+    x = normal(batch, 3, 1, 1).expand(-1, -1, height, width).clone()
     for octave in range(6):
         step = 2**octave
-        coarse = random(batch, 3, -(-height // step), -(-width // step))
+        coarse = normal(batch, 3, -(-height // step), -(-width // step))
         fine = F.interpolate(coarse, scale_factor=float(step), mode="bilinear")
-        x += random(batch, 1, 1, 1).abs() * fine[..., :height, :width]
+        gain = torch.rand(batch, 1, 1, 1, generator=generator)
+        x += gain * fine[..., :height, :width]
     return x
 
 
@@ -130,7 +131,10 @@ def calibrate(network: nn.Module) -> nn.Module:
         norm.train()
     for seed in range(2):
         network(images(8, 224, 224, seed))
-    network.eval()
+    for norm in norms:
+        # A channel that is always the same would have its rounding errors amplified.
+        norm.running_var.clamp_(min=0.01 * norm.running_var.mean().item())
+    network.eval()  # MMDetection's return nothing
     return network
 
 
