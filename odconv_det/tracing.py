@@ -23,13 +23,15 @@ __all__ = ["Part", "calls_of", "has_hooks", "traced_parts"]
 class Part(NamedTuple):
     """A module that can be traced, its name in the network, and its graph.
 
-    ``flags`` are the arguments of its forward that the graph takes for granted.
+    ``flags`` are the arguments of its forward that the graph takes for granted;
+    ``opaque`` are the modules within that it calls without knowing what they do.
     """
 
     name: str
     module: nn.Module
     graph: fx.Graph
     flags: dict[str, Any]
+    opaque: list[str]
 
 
 class _Proxy(fx.Proxy):
@@ -96,8 +98,8 @@ def traced_parts(network: nn.Module, prefix: str = "") -> Iterator[Part]:
     except Exception:
         inner = [name for name, _ in network.named_children()]
     else:
-        yield Part(prefix, network, graph, flags)
         inner = list(dict.fromkeys(tracer.opaque))
+        yield Part(prefix, network, graph, flags, inner)
     for name in inner:
         yield from traced_parts(network.get_submodule(name), _join(prefix, name))
 

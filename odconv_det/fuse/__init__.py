@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from odconv_det.fuse.layout import LAYOUTS, Layout
+from odconv_det.fuse.layout import LAYOUTS, Layout, keep_contiguous
 from odconv_det.fuse.rewrite import rewrite
 from odconv_det.tracing import traced_parts
 
@@ -43,9 +43,12 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
             f"fuse() is for inference, and {training[0] or 'the network'} is in "
             "training mode: call eval() on the network first"
         )
-    if not sum([rewrite(part, layout) for part in list(traced_parts(network))]):
+    parts = list(traced_parts(network))
+    if not sum([rewrite(part, layout) for part in parts]):
         raise ValueError(
             "the network has no convolution that fuse() can reach (a single layer "
             "must stand in a module, such as nn.Sequential)"
         )
+    if layout != "contiguous":
+        keep_contiguous(network, parts)
     return network

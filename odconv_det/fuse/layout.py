@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["LAYOUTS", "Layout", "enter"]
+from odconv_det.tracing import Part
+
+__all__ = ["LAYOUTS", "Layout", "enter", "keep_contiguous"]
 
 Layout = Literal["auto", "channels_last", "contiguous"]
 LAYOUTS = get_args(Layout)
@@ -27,3 +30,24 @@ def enter(x: Tensor, layout: Layout) -> Tensor:
     if layout == "contiguous":
         return x.contiguous()
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def keep_contiguous(network: nn.Module, parts: Iterable[Part]) -> None:
+    """Give NCHW maps to modules that may not look at strides.
+
+    Kernels outside of torch, mmcv's RoIAlign among them, read the memory as NCHW
+    whatever the tensor says. They are in modules of other packages that could not be
+    traced, or that have no parts to be traced.
+    """
+    opaque = {part.module.get_submodule(name) for part in parts for name in part.opaque}
+    for module in network.modules():
+        package = type(module).__module__.partition(".")[0]
+        foreign = package not in ("torch", "odconv_det")
+        if foreign and (module in opaque or not module._modules):
+            module.register_forward_pre_hook(_contiguous)
+
+
+def _contiguous(module: nn.Module, args: tuple[object, ...]) -> tuple[object, ...]:
+    return tuple(
+        value.contiguous() if isinstance(value, Tensor) else value for value in args
+    )
