@@ -8,7 +8,16 @@ import importlib.util
 import sys
 import warnings
 
-__all__ = ["ODConv2d", "__version__", "set_temperature", "swap"]
+__all__ = [
+    "ODConv2d",
+    "__version__",
+    "fold_batch_norms",
+    "fuse",
+    "set_temperature",
+    "swap",
+    "unfold_batch_norms",
+    "use_triton",
+]
 __version__ = "0.1.0"
 
 # `python -m odconv_det.env` imports this file first, and has to speak where torch or
@@ -16,6 +25,9 @@ __version__ = "0.1.0"
 _DIAGNOSING = sys.argv[:1] == ["-m"] and "odconv_det.env" in sys.orig_argv
 
 if not _DIAGNOSING:
+    from odconv_det.core.accelerate import use_triton
+    from odconv_det.folding import fold_batch_norms, unfold_batch_norms
+    from odconv_det.fusion import fuse
     from odconv_det.layers import ODConv2d, set_temperature
     from odconv_det.surgery import swap
 

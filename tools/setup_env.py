@@ -9,6 +9,7 @@ import collections
 import hashlib
 import os
 import pathlib
+import platform
 import shlex
 import shutil
 import subprocess
@@ -234,6 +235,8 @@ def install():
     install_mmcv()
     pip("mmdetection", "--no-build-isolation", "onedl-mmdetection")
     pip("tools for tests and files", "pytest", "ruff", "safetensors", "gdown")
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        pip("triton, whose kernels are tested in its interpreter", "triton>=3.4")
     pip("odconv_det", "--no-deps", "--no-build-isolation", "-e", ".")
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from odconv_det.core import per_sample
+from odconv_det.core.accelerate import modulate
 from odconv_det.core.dispatch import Case, Plan
-from odconv_det.core.kernels import Scales, modulate
+from odconv_det.core.kernels import Scales
 from odconv_det.core.per_sample import Geometry
 from odconv_det.core.precision import full_precision
 
@@ -73,7 +74,7 @@ def forward(
         if plan.scale == "kernel":
             own = sample_kernels(x, bank, kernel, scales)
             return convolve(x, own, bias, geometry, plan.convolve)
-        own = modulate(bank, kernel, Scales(None, None, scales.spatial)).to(x.dtype)
+        own = modulate(bank, kernel, Scales(None, None, scales.spatial), x.dtype)
         if plan.convolve != "shared" and len(own) != len(x):
             own = own.expand(len(x), -1, -1, -1, -1)
         if scales.channel is not None:
@@ -88,5 +89,5 @@ def sample_kernels(
     x: Tensor, bank: Tensor, kernel: Tensor | None, scales: Scales
 ) -> Tensor:
     """The complete kernel of every sample, in the precision of ``x``."""
-    own = modulate(bank, kernel, scales).to(x.dtype)
+    own = modulate(bank, kernel, scales, x.dtype)
     return own if len(own) == len(x) else own.expand(len(x), -1, -1, -1, -1)

@@ -52,7 +52,7 @@ def mix(bank: Tensor, kernel: Tensor | None) -> Tensor:
     if kernel is None:
         return bank
     channels_last = bank.permute(0, 1, 3, 4, 2)
-    if channels_last.is_contiguous():
+    if channels_last.is_contiguous() and not bank.is_contiguous():
         return _product(kernel, channels_last).permute(0, 1, 4, 2, 3)
     return _product(kernel, bank.contiguous())
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from odconv_det.core import accelerate
 from odconv_det.core.pooling import global_average
 from odconv_det.core.precision import full_precision
 from odconv_det.folding import Fold, eval_affine
@@ -169,12 +170,17 @@ class FusedODAttention(nn.Module):
         self.trunk_bias = _constant(shift)
         self.head_weight = _constant(weight / temperature)
         self.head_bias = _constant(bias / temperature)
+        self.eval()
 
     def forward(self, x: Tensor) -> Attentions:
         with full_precision(x.device.type):
-            pooled = global_average(x, self.trunk_weight.dtype)
-            hidden = F.linear(pooled, self.trunk_weight, self.trunk_bias).relu_()
-            logits = F.linear(hidden, self.head_weight, self.head_bias)
+            pooled = accelerate.pool(x, self.trunk_weight.dtype)
+            trunk = self.trunk_weight, self.trunk_bias
+            head = self.head_weight, self.head_bias
+            values = accelerate.attend(pooled, *trunk, *head, self.sizes)
+            if values is not None:
+                return Attentions(*values)
+            logits = F.linear(F.linear(pooled, *trunk).relu_(), *head)
             return _activate(logits, self.sizes)
 
 

@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from odconv_det.fuse import fuse
+from odconv_det.fusion import fuse
 
 __all__ = ["FuseHook"]
 

@@ -29,8 +29,8 @@ sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
 
 from analysis import detectors, measure, networks, report  # noqa: E402
 from analysis.authors import use_authors_algorithm  # noqa: E402
-from odconv_det.folding import unfold_batch_norms  # noqa: E402
-from odconv_det.fuse import fuse  # noqa: E402
+from odconv_det import fuse, unfold_batch_norms, use_triton  # noqa: E402
+from odconv_det.fusion import GraphedModule  # noqa: E402
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SIZES = ((224, 224), (800, 1333))
@@ -50,6 +50,7 @@ def main() -> None:
         parser.error("--device cuda: torch sees no GPU here")
     if args.graphs and args.device != "cuda":
         parser.error("--graphs are CUDA graphs: add --device cuda")
+    use_triton(args.triton)
     if args.what == "docs":
         report.write_docs(TOOLS.parent / "docs" / "benchmarks.md")
         return
@@ -78,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument(
-        "--compile", action="store_true", help="torch.compile of the fused networks, too"
+        "--compile",
+        action="store_true",
+        help="torch.compile of the fused networks, too",
     )
     parser.add_argument(
         "--graphs", action="store_true", help="every variant as a CUDA graph"
@@ -145,9 +148,7 @@ def _forward(
 def _graphed(network: nn.Module, args: argparse.Namespace) -> nn.Module:
     if not args.graphs:
         return network
-    from odconv_det.fuse.graphs import graphed
-
-    return graphed(network)
+    return GraphedModule(network, copy_outputs=False)
 
 
 def training(args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from odconv_det.core.kernels import Scales
 from odconv_det.core.per_sample import Geometry
 from odconv_det.core.precision import autocast_input
 from odconv_det.functional import Affine
-from odconv_det.fuse.convolution import Activation, convolve, finish
+from odconv_det.fusion.convolution import Activation, convolve, finish
 
 __all__ = ["Fused", "FusedConv2d", "FusedDynamicConv2d"]
 
@@ -26,6 +26,7 @@ class Fused(nn.Module):
     leaves out the activation too: then code that still adds by itself is right.
 
     Attributes:
+        apart: whether the activation is somebody else's for now.
         joined: whether it belongs with an addition.
         overwrite: whether the output may take the residual's memory.
     """
@@ -42,6 +43,7 @@ class Fused(nn.Module):
         self.bias = None if bias is None else _constant(bias)
         self.geometry = geometry
         self.activation = activation
+        self.apart = False
         self.joined = False
         self.overwrite = False
         super().train(False)
@@ -55,7 +57,8 @@ class Fused(nn.Module):
         return super().train(False)
 
     def _activation(self, residual: Tensor | None) -> Activation:
-        return "none" if self.joined and residual is None else self.activation
+        alone = self.apart or (self.joined and residual is None)
+        return "none" if alone else self.activation
 
     def extra_repr(self) -> str:
         shape, stride = tuple(self.weight.shape), self.geometry.stride

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from odconv_det.fuse.layout import LAYOUTS, Layout, keep_contiguous
-from odconv_det.fuse.rewrite import rewrite
+from odconv_det.fusion.graphs import GraphedModule
+from odconv_det.fusion.layout import LAYOUTS, Layout, keep_contiguous
+from odconv_det.fusion.rewrite import rewrite
 from odconv_det.tracing import traced_parts
 
-__all__ = ["fuse"]
+__all__ = ["GraphedModule", "fuse"]
 
 
 def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:

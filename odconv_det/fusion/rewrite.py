@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,9 +14,9 @@ from torch import fx, nn
 
 from odconv_det.core.relu6 import OutputReLU6
 from odconv_det.folding import eval_affine, foldable, norm_behind
-from odconv_det.fuse.convolution import Activation
-from odconv_det.fuse.layout import Layout, enter
-from odconv_det.fuse.modules import Fused, FusedConv2d, FusedDynamicConv2d
+from odconv_det.fusion.convolution import Activation
+from odconv_det.fusion.layout import Layout, enter
+from odconv_det.fusion.modules import Fused, FusedConv2d, FusedDynamicConv2d
 from odconv_det.tracing import Part, calls_of, has_hooks
 
 __all__ = ["rewrite"]
@@ -236,17 +238,30 @@ def _enter_layout(part: Part, layout: Layout) -> None:
 def _adopt(part: Part) -> None:
     """Give the module the graph as its ``forward``, by a subclass of its class.
 
-    What the graph was not made for (other than images as arguments) takes the way it
-    took before; with fused convolutions that computes the same, only in more steps.
+    What the graph was not made for, such as a flag that is not at its default, takes
+    the way it took before, with the convolutions and their BatchNorm alone fused.
     """
     module = part.module
     cls = type(module)
+    signature = inspect.signature(cls.forward)
     graph_forward = type(fx.GraphModule(module, part.graph)).forward
 
     def forward(self: nn.Module, *args: object, **kwargs: object) -> object:
-        if part.flags or all(_is_image(value) for value in (*args, *kwargs.values())):
-            return graph_forward(self, *args, **kwargs)
-        return cls.forward(self, *args, **kwargs)
+        call = (self, *args)
+        if part.flags or kwargs:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            call = bound.args
+            usual = all(
+                value is part.flags[name] if name in part.flags else _is_image(value)
+                for name, value in list(bound.arguments.items())[1:]
+            )
+        else:
+            usual = all(_is_image(value) for value in args)
+        if usual:
+            return graph_forward(*call)
+        with _apart(self):
+            return cls.forward(self, *args, **kwargs)
 
     members = {"forward": forward, "__module__": cls.__module__}
     module.__class__ = type(cls)(f"Fused{cls.__name__}", (cls,), members)
@@ -254,3 +269,16 @@ def _adopt(part: Part) -> None:
 
 def _is_image(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() == 4
+
+
+@contextlib.contextmanager
+def _apart(module: nn.Module) -> Iterator[None]:
+    """Let the convolutions in ``module`` leave additions and activations to others."""
+    fused = [m for m in module.modules() if isinstance(m, Fused)]
+    for one in fused:
+        one.apart = True
+    try:
+        yield
+    finally:
+        for one in fused:
+            one.apart = False

@@ -1,0 +1,99 @@
+"""A switch for Triton kernels, and the three functions that it switches.
+
+Each has the contract of the torch version beside it, and is that version wherever the
+switch is off or triton cannot do it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from odconv_det.core import kernels, pooling
+from odconv_det.core.kernels import Scales
+
+__all__ = ["attend", "modulate", "pool", "use_triton"]
+
+_using: dict[str, ModuleType] = {}
+
+
+def use_triton(enabled: bool = True) -> ExitStack:
+    """Use Triton kernels for inference on a GPU from now on, or within a ``with``.
+
+    Off unless asked for: the kernels are tested against torch in triton's interpreter,
+    but nothing was measured on a GPU, so measure before you keep them. Not thread-safe.
+
+    Raises:
+        RuntimeError: if triton is not installed.
+
+    Example:
+        >>> with use_triton():
+        ...     y = fused_network(x)
+    """
+    before = dict(_using)
+    if enabled:
+        _using["kernels"] = _load()
+    else:
+        _using.clear()
+    stack = ExitStack()
+    stack.callback(_restore, before)
+    return stack
+
+
+def _load() -> ModuleType:
+    try:
+        return importlib.import_module("odconv_det.core.triton_kernels")
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise RuntimeError("triton is not installed: pip install triton") from error
+
+
+def _restore(before: dict[str, ModuleType]) -> None:
+    _using.clear()
+    _using.update(before)
+
+
+def _kernels(x: Tensor) -> ModuleType | None:
+    """The Triton kernels, if they shall and can compute something of ``x``."""
+    if not _using or (x.requires_grad and torch.is_grad_enabled()) or not x.numel():
+        return None
+    triton_kernels = _using["kernels"]
+    return triton_kernels if triton_kernels.available(x) else None
+
+
+def pool(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Mean of each channel: :func:`odconv_det.core.pooling.global_average`."""
+    fast = _kernels(x)
+    return pooling.global_average(x, dtype) if fast is None else fast.pool(x, dtype)
+
+
+def modulate(
+    bank: Tensor, kernel: Tensor | None, scales: Scales, dtype: torch.dtype
+) -> Tensor:
+    """The kernel of each sample: :func:`odconv_det.core.kernels.modulate`."""
+    fast = _kernels(bank)
+    if fast is None:
+        return kernels.modulate(bank, kernel, scales).to(dtype)
+    return fast.modulate(bank, kernel, scales, dtype)
+
+
+def attend(
+    pooled: Tensor,
+    trunk_weight: Tensor,
+    trunk_bias: Tensor,
+    head_weight: Tensor,
+    head_bias: Tensor,
+    sizes: Sequence[int],
+) -> tuple[Tensor | None, ...] | None:
+    """The attentions of a fused layer; ``None`` where torch shall compute them."""
+    fast = _kernels(pooled)
+    if fast is None:
+        return None
+    weights = trunk_weight, trunk_bias, head_weight, head_bias
+    return fast.attend(pooled, *weights, sizes)

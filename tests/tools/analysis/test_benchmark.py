@@ -1,0 +1,122 @@
+"""benchmark.py measures what it says, and the docs say what it measured."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.append(str(ROOT / "tools"))
+
+from analysis import measure, networks, report  # noqa: E402
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+CPU = torch.device("cpu")
+
+
+def benchmark(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    script = ROOT / "tools" / "analysis" / "benchmark.py"
+    return subprocess.run(
+        [sys.executable, str(script), *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+SMALL = ("--network", "mobilenetv2", "--kernel-num", "1", "--size", "64x64")
+
+
+@pytest.mark.parametrize(
+    "what, rows",
+    [
+        ("inference", ["static stock", "static fused, NCHW", "authors 1x", "fused 1x"]),
+        ("training", ["static stock", "authors 1x", "ours 1x"]),
+        ("memory", ["static stock", "ours 1x", "ours 1x, BN not folded"]),
+        ("detector", ["static stock", "static fused", "authors 1x", "fused 1x"]),
+    ],
+)
+def test_prints_a_table_and_writes_json_and_a_picture(what, rows, tmp_path):
+    done = benchmark(tmp_path, what, *SMALL, "--rounds", "1", "--out", "out")
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = json.loads((tmp_path / "out" / f"{what}.json").read_text())
+    assert {"processor", "torch", "threads"} <= set(content["machine"])
+    measured = {record["variant"]: record for record in content["results"]}
+    assert set(rows) <= set(measured)
+    assert all(f"| {row} |" in done.stdout for row in rows)
+    assert measured["static stock"]["ratio"] == 1
+    assert all(record["ratio"] > 0 for record in content["results"])
+    picture = (tmp_path / "out" / f"{what}.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        (["inference", "--device", "cuda"], "no GPU"),
+        (["inference", "--graphs"], "--device cuda"),
+        (["inference", "--size", "224"], "HEIGHTxWIDTH"),
+        (["inference", "--network", "vgg"], "invalid choice"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a missing GPU")
+def test_wrong_arguments_end_in_one_line(words, reason, tmp_path):
+    done = benchmark(tmp_path, *words)
+    assert done.returncode == 2
+    assert reason in done.stderr.splitlines()[-1]
+
+
+def test_every_round_runs_every_variant_once_in_turn():
+    calls = []
+    steps = {name: lambda name=name: calls.append(name) for name in "abc"}
+    timings = measure.interleave(steps, rounds=3, device=CPU, warm_up=1)
+    assert calls == ["a", "b", "c"] * 4
+    assert list(timings) == ["a", "b", "c"]
+    assert timings["a"].ratio == timings["a"].low == timings["a"].high == 1
+
+
+def test_saved_bytes_counts_shared_memory_once_and_no_parameters():
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 1)
+    )
+    x = torch.randn(2, 3, 16, 16)
+    # the input, and the map between, which ReLU and the second convolution share
+    assert measure.saved_bytes(network, x) == 4 * 2 * (3 + 8) * 256
+
+
+def test_peak_memory_is_that_of_the_worst_moment():
+    def step():
+        first = torch.empty(2**20)
+        del first
+        torch.empty(2**19), torch.empty(2**19)
+
+    assert measure.peak_memory(step, CPU) == pytest.approx(4 * 2**20, rel=0.01)
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+@torch.no_grad()
+def test_calibrated_networks_keep_their_activations_alive(name):
+    maps = networks.build(name, 4)(networks.images(2, 224, 160, seed=5))
+    assert [y.shape[2] for y in maps] == [56, 28, 14, 7]
+    for y in maps:
+        assert 0.05 < y.std() < 20
+
+
+def test_the_page_shows_the_measurements_that_lie_beside_it():
+    text = PAGE.read_text()
+    assert text.count("<!-- benchmark: ") >= 5
+    assert report.rendered(PAGE) == text
+
+
+def test_every_file_of_the_page_is_there():
+    names = {path.stem for path in (PAGE.parent / "benchmarks").glob("*.json")}
+    assert names
+    text = PAGE.read_text()
+    for name in names:
+        assert f"<!-- benchmark: {name} -->" in text
+        assert (PAGE.parent / "benchmarks" / f"{name}.png").is_file()
