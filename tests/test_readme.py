@@ -17,7 +17,7 @@ SCRIPTS = [block for block in BLOCKS if "_base_" not in block]
 
 
 def test_there_are_scripts_and_configs_to_check():
-    assert (len(SCRIPTS), len(CONFIGS)) == (2, 2)
+    assert (len(SCRIPTS), len(CONFIGS)) == (3, 2)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
