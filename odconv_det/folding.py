@@ -55,7 +55,10 @@ class Fold:
     def _active(self) -> tuple[nn.Module, nn.Module] | None:
         modules = self.parent._modules
         conv, norm = modules.get(self.conv), modules.get(self.norm)
-        agreed = getattr(conv, "fold", None) is self is getattr(norm, "fold", None)
+        # Of their own, not through a wrapper that passes attributes on.
+        agreed = all(
+            m is not None and vars(m).get("fold") is self for m in (conv, norm)
+        )
         return (conv, norm) if agreed and not norm.training else None
 
 
@@ -70,11 +73,12 @@ class _Folded:
         return super().forward(x)
 
 
-class FoldedBatchNorm2d(_Folded, nn.BatchNorm2d):
+# MMEngine's init_cfg finds a layer by its name and those of its direct bases.
+class FoldedBatchNorm2d(_Folded, nn.BatchNorm2d, _BatchNorm):
     """BatchNorm2d that a convolution applies in eval mode."""
 
 
-class FoldedSyncBatchNorm(_Folded, nn.SyncBatchNorm):
+class FoldedSyncBatchNorm(_Folded, nn.SyncBatchNorm, _BatchNorm):
     """SyncBatchNorm that a convolution applies in eval mode."""
 
 
@@ -86,8 +90,17 @@ def _folded_class(cls: type[_BatchNorm]) -> type[_BatchNorm]:
         nn.BatchNorm2d: FoldedBatchNorm2d,
         nn.SyncBatchNorm: FoldedSyncBatchNorm,
     }
-    # A framework's own subclass, such as MMEngine's SyncBatchNorm.
-    return known.get(cls) or type(f"Folded{cls.__name__}", (_Folded, cls), {})
+    if cls in known:
+        return known[cls]
+    # A framework's own subclass, such as MMEngine's SyncBatchNorm. The new class has no
+    # name to be imported by: pickle makes it anew from the one below.
+    members = {"__reduce__": lambda self: (_restore, (cls,), vars(self).copy())}
+    return type(f"Folded{cls.__name__}", (_Folded, cls, _BatchNorm), members)
+
+
+def _restore(cls: type[_BatchNorm]) -> _BatchNorm:
+    folded = _folded_class(cls)
+    return folded.__new__(folded)
 
 
 def foldable(norm: nn.Module) -> bool:

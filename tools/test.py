@@ -69,6 +69,8 @@ def main() -> None:
         if args.tta:
             use_tta(cfg)
         runner = cli.build_runner(cfg)
+        if args.fuse and cfg.get("compile"):
+            raise cli.ToolError("--fuse and the config's compile exclude each other")
         if args.fuse:
             runner.register_hook(FuseHook())
         if args.out:

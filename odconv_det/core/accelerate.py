@@ -23,7 +23,9 @@ _using: dict[str, ModuleType] = {}
 
 
 def use_triton(enabled: bool = True) -> ExitStack:
-    """Use Triton kernels for inference on a GPU from now on, or within a ``with``.
+    """Use Triton kernels on a GPU from now on, or within a ``with``.
+
+    Mixing kernels uses them in training too, pooling and attention in fused networks.
 
     Off unless asked for: the kernels are tested against torch in triton's interpreter,
     but nothing was measured on a GPU, so measure before you keep them. Not thread-safe.

@@ -39,12 +39,16 @@ def dynamic_conv2d(
         - bias: ``(Co,)``
         - output: ``(B, Co, Ho, Wo)``
     """
-    plan = choose(case_of(x, bank, kernel, scales, geometry))
+    case = case_of(x, bank, kernel, scales, geometry)
+    plan = choose(case)
     tensors = (x, bank, kernel, *scales, bias)
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in tensors
     ):
-        return _DynamicConv2d.apply(*tensors, geometry, plan)
+        # A kernel shared in the forward pass still has one gradient for each sample:
+        # that is where the attentions' gradients come from.
+        form = choose(case._replace(per_sample=True)).convolve
+        return _DynamicConv2d.apply(*tensors, geometry, plan, form)
     return forward(x, bank, kernel, scales, bias, geometry, plan)
 
 
@@ -60,6 +64,7 @@ class _DynamicConv2d(torch.autograd.Function):
         bias: Tensor | None,
         geometry: Geometry,
         plan: Plan,
+        backward_form: str,
     ) -> Tensor:
         scales = Scales(channel, filter_, spatial)
         y = forward(x, bank, kernel, scales, bias, geometry, plan)
@@ -68,26 +73,23 @@ class _DynamicConv2d(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, bias, geometry, plan = inputs
+        *tensors, bias, geometry, _, form = inputs
         ctx.save_for_backward(*tensors)
         ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.geometry, ctx.plan = geometry, plan
+        ctx.geometry, ctx.form = geometry, form
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, bank, kernel, channel, filter_, spatial = ctx.saved_tensors
         scales = Scales(channel, filter_, spatial)
-        # A kernel shared in the forward pass still has one gradient for each sample:
-        # that is where the attentions' gradients come from.
-        form = "slices" if ctx.plan.convolve == "shared" else ctx.plan.convolve
         with full_precision(x.device.type):
             grad_x, grad_kernels = per_sample.backward(
                 grad_y,
                 x,
                 sample_kernels(x, bank, kernel, scales),
                 ctx.geometry,
-                form,
+                ctx.form,
                 need_x=ctx.needs_input_grad[0],
             )
             own = gradients(grad_kernels.to(bank.dtype), bank, kernel, scales)
@@ -102,6 +104,7 @@ class _DynamicConv2d(torch.autograd.Function):
             own.filter,
             own.spatial,
             grad_bias,
+            None,
             None,
             None,
         )

@@ -26,7 +26,6 @@ class Case(NamedTuple):
     out_channels: int
     groups: int
     kernel_size: Pair
-    stride: Pair
     padding: Pair
     in_size: Pair
     out_size: Pair
@@ -100,12 +99,12 @@ RULES = (
     ),
     Rule("a single sample", lambda c: c.batch <= 1, "slices"),
     Rule(
-        "depthwise, NCHW: the groups are planes of memory already",
+        "depthwise, NCHW: the groups are planes already (on a GPU: not measured)",
         lambda c: c.depthwise and _nchw(c),
         "grouped",
     ),
     Rule(
-        "1x1 on a GPU, where a matrix product is as fast as a convolution",
+        "1x1 on a GPU, where a product is as fast as a convolution (not measured)",
         lambda c: c.pointwise and c.device == "cuda" and c.fast_matmul,
         "matmul",
     ),
@@ -114,7 +113,7 @@ RULES = (
         lambda c: c.batch <= 8 or c.device == "cpu",
         "slices",
     ),
-    Rule("many samples on a GPU", lambda c: True, "grouped"),
+    Rule("many samples on a GPU (not measured)", lambda c: True, "grouped"),
 )
 
 

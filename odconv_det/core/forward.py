@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from odconv_det.core import per_sample
@@ -12,7 +11,7 @@ from odconv_det.core.accelerate import modulate
 from odconv_det.core.dispatch import Case, Plan
 from odconv_det.core.kernels import Scales
 from odconv_det.core.per_sample import Geometry
-from odconv_det.core.precision import full_precision
+from odconv_det.core.precision import full_precision, matmul_is_fast
 
 __all__ = ["case_of", "forward", "sample_kernels"]
 
@@ -34,17 +33,13 @@ def case_of(
         out_channels=bank.shape[1],
         groups=geometry.groups,
         kernel_size=kernel_size,
-        stride=geometry.stride,
         padding=geometry.padding,
         in_size=in_size,
         out_size=per_sample.out_size(in_size, kernel_size, geometry),
         per_sample=kernel is not None or scales.spatial is not None,
         channels_last=per_sample.is_channels_last(x),
         device=x.device.type,
-        fast_matmul=x.dtype != torch.float32
-        or x.device.type != "cuda"
-        or torch.backends.cuda.matmul.allow_tf32
-        or not torch.backends.cudnn.allow_tf32,
+        fast_matmul=matmul_is_fast(x),
     )
 
 

@@ -126,9 +126,10 @@ def _conv_backward(
 
 
 def _matmul(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: Pair) -> Tensor:
+    channels_last = is_channels_last(x)  # which a part of it is not any more
     x = x[:, :, :: stride[0], :: stride[1]]
     matrices = kernels[..., 0, 0]  # (B, Co, Ci)
-    if is_channels_last(x):
+    if channels_last:
         columns = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, Ho * Wo, Ci)
         y = _product(columns, matrices.transpose(1, 2), bias)
         return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
@@ -145,7 +146,7 @@ def _matmul_backward(
 ) -> tuple[Tensor | None, Tensor]:
     seen = x[:, :, :: stride[0], :: stride[1]]
     matrices = kernels[..., 0, 0]  # (B, Co, Ci)
-    channels_last = is_channels_last(seen)
+    channels_last = is_channels_last(x)
     if channels_last:
         grads = grad_y.permute(0, 2, 3, 1).flatten(1, 2)  # (B, Ho * Wo, Co)
         columns = seen.permute(0, 2, 3, 1).flatten(1, 2)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_input", "full_precision"]
+__all__ = ["autocast_input", "full_precision", "matmul_is_fast"]
 
 
 def full_precision(device_type: str) -> AbstractContextManager[object]:
@@ -31,3 +31,19 @@ _NOTHING = nullcontext()
 def _autocasts(device_type: str) -> bool:
     available = torch.amp.is_autocast_available(device_type)
     return available and torch.is_autocast_enabled(device_type)
+
+
+def matmul_is_fast(x: Tensor) -> bool:
+    """Whether a matrix product of ``x`` is as fast as a convolution.
+
+    It is not in float32 on a GPU as torch is set by default: there only convolutions
+    may use TF32.
+    """
+    if x.dtype != torch.float32 or x.device.type != "cuda":
+        return True
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    if hasattr(
+        matmul, "fp32_precision"
+    ):  # since torch 2.9; not to be mixed with the old
+        return matmul.fp32_precision == "tf32" or cudnn.conv.fp32_precision == "ieee"
+    return matmul.allow_tf32 or not cudnn.allow_tf32

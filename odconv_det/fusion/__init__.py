@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from torch import nn
 
 from odconv_det.fusion.graphs import GraphedModule
@@ -15,14 +17,16 @@ __all__ = ["GraphedModule", "fuse"]
 def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
     """Make ``network`` ready for fast inference, in place; return it.
 
-    Every convolution, static or dynamic, is joined with what follows it as far as the
-    network can be traced: BatchNorm, the addition of a shortcut, ReLU or ReLU6. The
-    attention of a dynamic layer becomes two matrix products. Outputs equal those of
-    the network before, but for rounding.
+    Every dynamic convolution and every ``nn.Conv2d`` (not its subclasses) is joined
+    with what follows it as far as the network can be traced: BatchNorm, the addition of
+    a shortcut, ReLU or ReLU6. The attention of a dynamic layer becomes two matrix
+    products. Outputs equal those of the network before, but for rounding.
 
     The network then is for inference only: no gradients, no ``train()``, and its state
-    dict has other names. Load weights first. Code that reaches past a module's forward
-    and calls the convolutions in it one by one gets what they were joined with, too.
+    dict has other names. Load weights first, and choose settings such as
+    ``out_indices``: they stay as they are. A ``forward`` that changes autocast itself
+    loses that. Code that reaches past a module's forward and calls the convolutions in
+    it one by one gets what they were joined with, too.
 
     Args:
         network: any network, a whole detector too, in eval mode.
@@ -45,7 +49,9 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
             "training mode: call eval() on the network first"
         )
     parts = list(traced_parts(network))
-    if not sum([rewrite(part, layout) for part in parts]):
+    names = Counter(m for _, m in network.named_modules(remove_duplicate=False))
+    shared = {module for module, count in names.items() if count > 1}
+    if not sum([rewrite(part, layout, shared) for part in parts]):
         raise ValueError(
             "the network has no convolution that fuse() can reach (a single layer "
             "must stand in a module, such as nn.Sequential)"

@@ -101,7 +101,7 @@ def _single(
         if x.is_cpu:
             return _onednn(x, weight, bias, geometry, activation, residual, overwrite)
         if activation == "relu":
-            return _cudnn(x, weight, bias, geometry, residual)
+            return _cudnn_or_not(x, weight, bias, geometry, residual)
     return finish(F.conv2d(x, weight, bias, *geometry), residual, activation)
 
 
@@ -129,6 +129,27 @@ def _onednn(
         return op(residual, x, *convolution, *then)
     op = torch.ops.mkldnn._convolution_pointwise.binary
     return op(x, residual, *convolution, *then)
+
+
+def _cudnn_or_not(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    residual: Tensor | None,
+) -> Tensor:
+    """cuDNN's call, unless it has failed for such a convolution before."""
+    kind = (x.dtype, weight.shape, geometry, is_channels_last(x), residual is None)
+    if kind not in _REFUSED:
+        try:
+            return _cudnn(x, weight, bias, geometry, residual)
+        except RuntimeError:  # no engine for this combination
+            _REFUSED.add(kind)
+    return finish(F.conv2d(x, weight, bias, *geometry), residual, "relu")
+
+
+# A network has as many kinds as it has different layers.
+_REFUSED: set[tuple[object, ...]] = set()
 
 
 def _cudnn(

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from odconv_det.tracing import Part
 
@@ -20,7 +21,8 @@ def enter(x: Tensor, layout: Layout) -> Tensor:
     """``x`` in the layout that the network computes in from here on.
 
     Convolutions give their output in their input's layout, so this is the only place
-    where it is chosen. ``auto`` takes channels_last: see ``docs/benchmarks.md``.
+    where it is chosen. ``auto`` takes channels_last for every shape: with the kernels
+    in that layout too it was faster wherever it was measured (docs/benchmarks.md).
 
     Shape:
         - x: ``(B, C, H, W)``; anything else is returned as it is
@@ -36,18 +38,26 @@ def keep_contiguous(network: nn.Module, parts: Iterable[Part]) -> None:
     """Give NCHW maps to modules that may not look at strides.
 
     Kernels outside of torch, mmcv's RoIAlign among them, read the memory as NCHW
-    whatever the tensor says. They are in modules of other packages that could not be
-    traced, or that have no parts to be traced.
+    whatever the tensor says. They are in modules of other packages that were not
+    traced and have nothing traced within.
     """
-    opaque = {part.module.get_submodule(name) for part in parts for name in part.opaque}
+    traced: set[nn.Module] = set()
+    roots = [part.module for part in parts]
+    for part in parts:  # outer ones first
+        traced.update(part.module.modules())
+        for name in part.opaque:
+            traced.difference_update(part.module.get_submodule(name).modules())
     for module in network.modules():
         package = type(module).__module__.partition(".")[0]
-        foreign = package not in ("torch", "odconv_det")
-        if foreign and (module in opaque or not module._modules):
-            module.register_forward_pre_hook(_contiguous)
+        foreign = package not in ("torch", "odconv_det") and module not in traced
+        if foreign and not any(inner in roots for inner in module.modules()):
+            module.register_forward_pre_hook(_contiguous, with_kwargs=True)
 
 
-def _contiguous(module: nn.Module, args: tuple[object, ...]) -> tuple[object, ...]:
-    return tuple(
-        value.contiguous() if isinstance(value, Tensor) else value for value in args
+def _contiguous(
+    module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    return pytree.tree_map(
+        lambda value: value.contiguous() if isinstance(value, Tensor) else value,
+        (args, kwargs),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 import torch
@@ -69,8 +69,11 @@ class _Match(NamedTuple):
         return second if first is own else first
 
 
-def rewrite(part: Part, layout: Layout) -> int:
+def rewrite(part: Part, layout: Layout, shared: Collection[nn.Module]) -> int:
     """Fuse every convolution of the part, in place; return how many.
+
+    A convolution in ``shared`` has other places too, where something else may follow:
+    only the BatchNorm joins it.
 
     The part's class becomes a subclass of its own class whose ``forward`` is the new
     graph, so that everything else about it (methods, attributes, ``isinstance``) stays.
@@ -80,7 +83,8 @@ def rewrite(part: Part, layout: Layout) -> int:
     calls = calls_of(part)
     for module, nodes in calls.items():
         if _is_convolution(module) and len(nodes) == 1:
-            _replace(part, _match(part, module, nodes[0], calls), module, layout)
+            match = _match(part, module, nodes[0], calls, alone=module not in shared)
+            _replace(part, match, module, layout)
             fused += 1
     if not fused:
         return 0
@@ -115,12 +119,13 @@ def _match(
     conv: nn.Module,
     node: fx.Node,
     calls: dict[nn.Module, list[fx.Node]],
+    alone: bool,
 ) -> _Match:
     norm = None if norm_behind(conv, part, calls) is None else _only_user(node)
     out = norm or node
     add = act = None
     activation: Activation = "none"
-    user = _only_user(out)
+    user = _only_user(out) if alone else None
     if user is not None and _adds(user, out) and _is_quiet(part, node, user):
         add, user = user, _only_user(user)
     if user is not None and (found := _activation(part, user)):

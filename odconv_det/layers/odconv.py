@@ -92,7 +92,6 @@ class ODAttention(nn.Module):
     ) -> None:
         super().__init__()
         hidden = max(int(in_channels * reduction), MIN_HIDDEN_CHANNELS)
-        self.kernel_size = kernel_size
         self.temperature = temperature
         self.fc = _Pointwise(in_channels, hidden, bias=False)
         self.bn = build_norm(norm_cfg, hidden)

@@ -1,6 +1,7 @@
 """The switch of the Triton kernels."""
 
 import os
+import platform
 
 os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
 
@@ -17,6 +18,13 @@ from odconv_det.core.kernels import Scales
 from odconv_det.fusion import fuse
 
 MODULE = "odconv_det.core.triton_kernels"
+
+
+# The set-up installs triton where its wheels are.
+pytestmark = pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+    reason="triton is for Linux on x86-64",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,16 @@ def main() -> None:
     if args.graphs and args.device != "cuda":
         parser.error("--graphs are CUDA graphs: add --device cuda")
     use_triton(args.triton)
+    ignored = {
+        "training": ("compile", "graphs"),
+        "memory": ("compile", "graphs"),
+        "detector": ("compile", "graphs"),
+    }
+    for flag in ignored.get(args.what, ()):
+        if vars(args)[flag]:
+            parser.error(f"--{flag} is for the forward pass of a backbone")
+    if args.what in ("memory", "detector") and args.dtype != "fp32":
+        parser.error(f"{args.what} is measured in fp32 only")
     if args.what == "docs":
         report.write_docs(TOOLS.parent / "docs" / "benchmarks.md")
         return
@@ -87,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--graphs", action="store_true", help="every variant as a CUDA graph"
     )
     parser.add_argument(
-        "--triton", action="store_true", help="Triton kernels in the fused network"
+        "--triton", action="store_true", help="Triton kernels wherever ours have them"
     )
     parser.add_argument("--name", help="of the files, by default the command")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"))
@@ -131,7 +141,12 @@ def inference_variants(name: str, args: argparse.Namespace) -> Variants:
 
 
 def _forward(
-    name: str, variants: Variants, batch: int, size: Size, args: argparse.Namespace
+    name: str,
+    variants: Variants,
+    batch: int,
+    size: Size,
+    args: argparse.Namespace,
+    warm_up: int = 2,
 ) -> Iterator[dict[str, Any]]:
     device, dtype = torch.device(args.device), DTYPES[args.dtype]
     x = networks.images(batch, *size, seed=9).to(device, dtype)
@@ -140,7 +155,7 @@ def _forward(
         network.to(device, dtype)
         steps[variant] = functools.partial(_graphed(network, args), x)
     with torch.no_grad():
-        timings = measure.interleave(steps, args.rounds, device)
+        timings = measure.interleave(steps, args.rounds, device, warm_up)
     for variant, timing in timings.items():
         yield _record("inference", name, batch, size, variant, **timing._asdict())
 
@@ -274,14 +289,14 @@ def scale(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if variant != "static fused, NCHW"
         }
         for side in (320, 480, 640, 800, 1120, 1600):
-            yield from _forward(name, variants, 1, (side, side), args)
+            yield from _forward(name, variants, 1, (side, side), args, warm_up=1)
         for batch in (1, 2, 4, 8, 16, 32, 64):
-            yield from _forward(name, variants, batch, (224, 224), args)
+            yield from _forward(name, variants, batch, (224, 224), args, warm_up=1)
         numbers = argparse.Namespace(**{**vars(args), "kernel_num": [1, 2, 4, 8]})
         del variants
         variants = inference_variants(name, numbers)
         for size in SIZES:
-            for record in _forward(name, variants, 1, size, args):
+            for record in _forward(name, variants, 1, size, args, warm_up=1):
                 yield {**record, "task": "kernels"}
 
 

@@ -18,8 +18,8 @@ Step = Callable[[], object]
 class Timing(NamedTuple):
     """Of one variant: milliseconds, and its time over the first variant's.
 
-    The ratio is the median over rounds of the ratio within a round; ``low`` and
-    ``high`` are its quartiles.
+    ``milliseconds`` is the median, ``ratio`` the ratio of medians; ``low`` and ``high``
+    are the quartiles of the ratios within a round.
     """
 
     milliseconds: float
@@ -42,12 +42,10 @@ def interleave(
     first = next(iter(times.values()))
     timings = {}
     for name, own in times.items():
-        ratios = sorted(a / b for a, b in zip(own, first, strict=True))
-        low, ratio, high = (
-            statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
-        )
-        milliseconds = 1e3 * statistics.median(own)
-        timings[name] = Timing(milliseconds, ratio, low, high)
+        ratios = [a / b for a, b in zip(own, first, strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
+        ratio = statistics.median(own) / statistics.median(first)
+        timings[name] = Timing(1e3 * statistics.median(own), ratio, low, high)
     return timings
 
 

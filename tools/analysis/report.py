@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import odconv_det
+from analysis import targets
 
 __all__ = ["line", "machine", "save", "table", "write_docs"]
 
@@ -59,7 +60,7 @@ def save(
     )
     text = json.dumps(content, indent=1)
     # One record a line: readable, and a change shows as one.
-    text = re.sub(r"\n {3}(?= |\})", " ", text)
+    text = re.sub(r"\n {3,}|\n {2}(?=\})", " ", text)
     (folder / f"{name}.json").write_text(text + "\n")
     plot(results, folder / f"{name}.png")
 
@@ -224,9 +225,10 @@ def _colour(variant: str) -> str:
 
 
 def write_docs(page: Path) -> None:
-    """Put the tables of ``docs/benchmarks/*.json`` between the page's markers.
+    """Put what ``benchmarks/*.json`` beside the page say between the page's markers.
 
-    A table stands between ``<!-- benchmark: NAME -->`` and ``<!-- end -->``.
+    A table stands between ``<!-- benchmark: NAME -->`` and ``<!-- end -->``, and
+    ``targets`` is the name of the table that compares them with the targets.
 
     Raises:
         FileNotFoundError: if a marker names a measurement that is not there.
@@ -236,19 +238,23 @@ def write_docs(page: Path) -> None:
 
 def rendered(page: Path) -> str:
     """The page as its measurements say."""
+    folder = page.parent / "benchmarks"
 
     def block(match: re.Match[str]) -> str:
-        file = page.parent / "benchmarks" / f"{match[1]}.json"
-        content = json.loads(file.read_text())
-        facts = ", ".join(f"{k} {v}" for k, v in content["machine"].items())
-        parts = [
-            match[0].partition("\n")[0],
-            table(content["results"]),
-            "",
-            f"`{content['command']}`: {content['rounds']} rounds; {facts}.",
-            "<!-- end -->",
-        ]
-        return "\n".join(parts)
+        if match[1] == "targets":
+            lines = [targets.table(folder)]
+        else:
+            content = json.loads((folder / f"{match[1]}.json").read_text())
+            facts = ", ".join(f"{k} {v}" for k, v in content["machine"].items())
+            lines = [
+                table(content["results"]),
+                "",
+                f"`{content['command']}`; {facts}.",
+                "",
+                f"![{match[1]}](benchmarks/{match[1]}.png)",
+            ]
+        marker = f"<!-- benchmark: {match[1]} -->"
+        return "\n".join([marker, *lines, "<!-- end -->"])
 
     pattern = r"<!-- benchmark: ([\w-]+) -->\n.*?<!-- end -->"
     return re.sub(pattern, block, page.read_text(), flags=re.DOTALL)
