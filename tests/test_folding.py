@@ -3,10 +3,12 @@
 import copy
 import io
 import itertools
+import pickle
 import warnings
 
 import pytest
 import torch
+from mmcv.cnn import build_norm_layer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -494,6 +496,30 @@ class TestChangesAfterwards:
         assert folds(network) == []
         assert_same(result(network, image()), result(plain, image()), 1e-11)
 
+    @pytest.mark.parametrize("position", [0, 1])
+    def test_by_a_wrapper_that_passes_attributes_on_undo_it_too(self, position):
+        """As torch.compile, activation checkpointing and FSDP wrap modules."""
+
+        class Wrapper(nn.Module):
+            def __init__(self, module):
+                super().__init__()
+                self.module = module
+
+            def __getattr__(self, name):
+                try:
+                    return super().__getattr__(name)
+                except AttributeError:
+                    return getattr(super().__getattr__("module"), name)
+
+            def forward(self, x):
+                return self.module(x)
+
+        network, plain = sequential(conv(), norm()), sequential(conv(), norm())
+        fold_batch_norms(network)
+        network[position] = Wrapper(network[position])
+        assert network[position].fold is not None
+        torch.testing.assert_close(network(image()), plain(image()))
+
     def test_folds_anew_after_a_change(self):
         network = sequential(conv(), norm())
         fold_batch_norms(network)
@@ -586,3 +612,21 @@ def test_tracing_leaves_nothing_behind_in_the_network():
     y = network(image())
     assert network[0].last is y
     assert network[0].calls == 1
+
+
+def test_a_folded_norm_is_found_by_the_names_of_its_kind():
+    """MMEngine's init_cfg compares the names of a class and of its direct bases."""
+    network = sequential(conv(), norm())
+    fold_batch_norms(network)
+    names = {base.__name__ for base in type(network[1]).__bases__}
+    assert {"BatchNorm2d", "_BatchNorm"} <= names
+
+
+def test_a_folded_norm_of_a_framework_survives_pickle():
+    class_ = build_norm_layer(dict(type="SyncBN"), 8)[1].__class__
+    assert class_ is not nn.SyncBatchNorm
+    network = sequential(conv(), class_(8))
+    assert fold_batch_norms(network) == ["0"]
+    loaded = pickle.loads(pickle.dumps(network))
+    assert folds(loaded) == folds(network) != []
+    assert_same(result(loaded, image()), result(network, image()), 1e-11)

@@ -443,6 +443,21 @@ class TestOtherWaysIn:
         expected = outputs(network, image())
         assert_close(outputs(fuse(network), image()), expected)
 
+    def test_a_part_may_be_followed_by_different_activations(self):
+        class Opaque(nn.Module):
+            def __init__(self):
+                super().__init__()
+                part = nn.Sequential(conv(), norm())
+                self.one = nn.Sequential(part, nn.ReLU())
+                self.two = nn.Sequential(part, nn.Sigmoid())
+
+            def forward(self, x):
+                return (self.one(x), self.two(x)) if x.sum() < 1e9 else x
+
+        network = prepared(Opaque())
+        expected = outputs(network, image())
+        assert_close(outputs(fuse(network), image()), expected)
+
     @pytest.mark.parametrize("layer", [conv, dynamic])
     @pytest.mark.parametrize("shared", ["convolution", "norm"])
     def test_weights_shared_between_parts_are_right_in_both(self, shared, layer):

@@ -12,15 +12,14 @@ import pytest
 import torch
 from mmdet.models.backbones import MobileNetV2, ResNet
 from torch import nn
-from torch.autograd.graph import saved_tensors_hooks
 
-from odconv_det import ODConv2d
-from odconv_det.core.relu6 import OutputReLU6
+from odconv_det import unfold_batch_norms
 from odconv_det.plugin.backbones import ODMobileNetV2, ODResNet
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
 
 from analysis.authors import use_authors_algorithm
+from analysis.measure import saved_bytes
 
 NETWORKS = {
     "resnet50": (ResNet, ODResNet, dict(depth=50, frozen_stages=1)),
@@ -36,34 +35,6 @@ AUTHORS = {
 }
 
 
-def saved_bytes(network, x):
-    """Of all storages that are kept for backward and are no parameters."""
-    parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        ys = network(x)
-    assert any(y.requires_grad for y in ys)
-    return sum(storage.nbytes() for storage in kept.values())
-
-
-def unfold(network):
-    """Every module does its own work again, as in the static network."""
-    layers = [module for module in network.modules() if isinstance(module, ODConv2d)]
-    assert all(layer.fold is not None for layer in layers)
-    for layer in layers:
-        layer.fold = None
-    for module in network.modules():
-        if isinstance(module, OutputReLU6):
-            module.__class__ = nn.ReLU6
-
-
 @cache
 def saved(name, kernel_num):
     """Bytes of each variant; ``kernel_num=0`` is the static network."""
@@ -75,7 +46,7 @@ def saved(name, kernel_num):
         return dict(static=saved_bytes(network, x))
     network = dynamic(**options, norm_eval=True, kernel_num=kernel_num).train()
     counts = dict(folded=saved_bytes(network, x))
-    unfold(network)
+    unfold_batch_norms(network)
     counts["unfolded"] = saved_bytes(network, x)
     use_authors_algorithm(network)
     counts["authors"] = saved_bytes(network, x)

@@ -51,6 +51,9 @@ def test_prints_a_table_and_writes_json_and_a_picture(what, rows, tmp_path):
     assert all(f"| {row} |" in done.stdout for row in rows)
     assert measured["static stock"]["ratio"] == 1
     assert all(record["ratio"] > 0 for record in content["results"])
+    lines = (tmp_path / "out" / f"{what}.json").read_text().splitlines()
+    assert sum('"variant"' in line for line in lines) == len(content["results"])
+    assert all(line.count('"size"') == line.count('"ratio"') for line in lines)
     picture = (tmp_path / "out" / f"{what}.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 
@@ -62,6 +65,8 @@ def test_prints_a_table_and_writes_json_and_a_picture(what, rows, tmp_path):
         (["inference", "--graphs"], "--device cuda"),
         (["inference", "--size", "224"], "HEIGHTxWIDTH"),
         (["inference", "--network", "vgg"], "invalid choice"),
+        (["detector", "--dtype", "bf16"], "fp32 only"),
+        (["training", "--compile"], "forward pass"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a missing GPU")
@@ -78,15 +83,6 @@ def test_every_round_runs_every_variant_once_in_turn():
     assert calls == ["a", "b", "c"] * 4
     assert list(timings) == ["a", "b", "c"]
     assert timings["a"].ratio == timings["a"].low == timings["a"].high == 1
-
-
-def test_saved_bytes_counts_shared_memory_once_and_no_parameters():
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 1)
-    )
-    x = torch.randn(2, 3, 16, 16)
-    # the input, and the map between, which ReLU and the second convolution share
-    assert measure.saved_bytes(network, x) == 4 * 2 * (3 + 8) * 256
 
 
 def test_peak_memory_is_that_of_the_worst_moment():
