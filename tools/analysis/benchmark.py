@@ -5,7 +5,7 @@
     benchmark.py memory         bytes kept for backward, and peak memory
     benchmark.py detector       a whole Faster R-CNN on one image
     benchmark.py scale          how cost grows with size, batch and kernel number
-    benchmark.py docs           write the tables of docs/benchmarks.md anew
+    benchmark.py docs           write tables and pictures of docs/benchmarks.md anew
 
 Variants run in turn within one process, and ratios are to "static stock": the network
 as MMDetection runs it, NCHW, with convolution, BatchNorm and ReLU as separate calls. A

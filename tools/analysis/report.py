@@ -139,7 +139,8 @@ def plot(results: Iterable[Record], path: Path) -> None:
     for axis, (title, kind, records) in zip(axes.flat, panels, strict=False):
         draw = _bars if kind == "bars" else _curves
         draw(axis, records, kind)
-        axis.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
+        line = axis.axvline if kind == "bars" else axis.axhline
+        line(1.0, color="black", linewidth=0.8, linestyle=":")
         axis.set_title(title, fontsize=10)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
@@ -227,6 +228,8 @@ def _colour(variant: str) -> str:
 def write_docs(page: Path) -> None:
     """Put what ``benchmarks/*.json`` beside the page say between the page's markers.
 
+    The pictures are drawn anew, too.
+
     A table stands between ``<!-- benchmark: NAME -->`` and ``<!-- end -->``, and
     ``targets`` is the name of the table that compares them with the targets.
 
@@ -234,6 +237,8 @@ def write_docs(page: Path) -> None:
         FileNotFoundError: if a marker names a measurement that is not there.
     """
     page.write_text(rendered(page))
+    for file in (page.parent / "benchmarks").glob("*.json"):
+        plot(json.loads(file.read_text())["results"], file.with_suffix(".png"))
 
 
 def rendered(page: Path) -> str:
