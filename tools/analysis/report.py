@@ -92,18 +92,37 @@ def line(record: Record) -> str:
     return f"{start}, {record['variant']}: {value}"
 
 
+MANY = 8  # cases: more columns than that nobody can read
+
+
 def table(results: Iterable[Record]) -> str:
-    """Markdown: a row for each variant, a column for each case."""
+    """Markdown: a row for each variant and a column for each case.
+
+    Where there are many cases it is the other way round, with the ratios alone.
+    """
+    tables: dict[tuple[str, str], list[Record]] = {}
     results = list(results)
-    cases = list(dict.fromkeys(_case(record) for record in results))
-    rows = list(dict.fromkeys(record["variant"] for record in results))
-    cells = {(record["variant"], _case(record)): _cell(record) for record in results}
-    lines = [
-        "| | " + " | ".join(cases) + " |",
-        "|---|" + "---|" * len(cases),
-    ]
+    many = len({_case(record) for record in results}) > MANY
+    for record in results:
+        key = (record["network"], record["task"]) if many else ("", "")
+        tables.setdefault(key, []).append(record)
+    return "\n\n".join(_table(records, many) for records in tables.values())
+
+
+def _table(records: Sequence[Record], many: bool) -> str:
+    cases = list(dict.fromkeys(map(_case, records)))
+    variants = list(dict.fromkeys(record["variant"] for record in records))
+    cells = {
+        (record["variant"], _case(record)): f"{record['ratio']:.2f}"
+        if many
+        else _cell(record)
+        for record in records
+    }
+    rows, columns = (cases, variants) if many else (variants, cases)
+    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for row in rows:
-        values = (cells.get((row, case), "") for case in cases)
+        places = ((column, row) if many else (row, column) for column in columns)
+        values = (cells.get(place, "") for place in places)
         lines.append(f"| {row} | " + " | ".join(values) + " |")
     return "\n".join(lines)
 
