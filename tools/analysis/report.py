@@ -212,7 +212,8 @@ def _curves(axis: Any, records: list[Record], kind: str) -> None:
             chosen = [record for record in records if record["variant"] == name]
             xs = [r["size"][0] if kind == "side" else r["batch"] for r in chosen]
             ys = [record["ratio"] for record in chosen]
-            axis.plot(xs, ys, marker="o", label=name, color=_colour(name))
+            style = "--" if name.endswith(" 1x") or "channels_last" in name else "-"
+            axis.plot(xs, ys, style, marker="o", label=name, color=_colour(name))
         axis.set_xlabel("side of the image, px" if kind == "side" else "batch size")
         if kind == "batch":
             axis.set_xscale("log", base=2)
