@@ -8,6 +8,7 @@ from torch import nn
 
 from odconv_det.fusion.graphs import GraphedModule
 from odconv_det.fusion.layout import LAYOUTS, Layout, keep_contiguous
+from odconv_det.fusion.modules import Fused
 from odconv_det.fusion.rewrite import rewrite
 from odconv_det.tracing import traced_parts
 
@@ -52,6 +53,8 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
     names = Counter(m for _, m in network.named_modules(remove_duplicate=False))
     shared = {module for module, count in names.items() if count > 1}
     if not sum([rewrite(part, layout, shared) for part in parts]):
+        if any(isinstance(module, Fused) for module in network.modules()):
+            raise ValueError("the network is fused already")
         raise ValueError(
             "the network has no convolution that fuse() can reach (a single layer "
             "must stand in a module, such as nn.Sequential)"

@@ -234,7 +234,8 @@ class ODConv2d(nn.Module):
         - ``weight``: ``(N, Co, Ci/G, kh, kw)``
 
     Raises:
-        ValueError: for an argument out of its range, with its value.
+        ValueError: for an argument out of its range, with its value; for an input of
+            another shape.
 
     Example:
         >>> layer = ODConv2d(64, 128, 3, padding=1, kernel_num=4)
@@ -358,6 +359,11 @@ class ODConv2d(nn.Module):
         self.weight.copy_(2**sigmoids * (kernel + scale * spread))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"expected input of shape (B, {self.in_channels}, H, W), "
+                f"got {tuple(x.shape)}"
+            )
         affine = None if self.fold is None else self.fold.affine(self)
         return odconv2d(
             x, self.weight, self.attention(x), self.bias, self.geometry, affine

@@ -379,6 +379,12 @@ def test_names_the_argument_it_does_not_support(arguments, message):
         ODConv2d(**{"in_channels": 8, "out_channels": 8, "kernel_size": 3, **arguments})
 
 
+@pytest.mark.parametrize("shape", [(8, 7, 9), (2, 3, 7, 9), (2, 8)])
+def test_names_the_input_it_does_not_take(shape):
+    with pytest.raises(ValueError, match=r"\(B, 8, H, W\).*got"):
+        make(kernel_size=3)(torch.zeros(shape))
+
+
 def test_shows_its_settings():
     text = repr(ODConv2d(8, 12, 3, kernel_num=2))
     for part in ("8, 12", "kernel_size=(3, 3)", "kernel_num=2", "reduction=0.0625"):

@@ -56,6 +56,8 @@ def main() -> None:
         "memory": ("compile", "graphs"),
         "detector": ("compile", "graphs"),
     }
+    if args.what == "scale" and (args.size or args.batch):
+        parser.error("scale has sizes and batches of its own")
     for flag in ignored.get(args.what, ()):
         if vars(args)[flag]:
             parser.error(f"--{flag} is for the forward pass of a backbone")
@@ -69,6 +71,8 @@ def main() -> None:
         parser.error("nothing to measure")
     report.save(args.out, args.name or args.what, results, args)
     print(report.table(results))
+    print(report.LEGEND)
+    print(f"written to {args.out}/{args.name or args.what}.json and .png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network", nargs="+", choices=networks.NETWORKS, default=networks.NETWORKS
     )
-    parser.add_argument("--kernel-num", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--kernel-num", nargs="+", type=_positive, default=[1, 4])
     parser.add_argument(
         "--size",
         nargs="+",
@@ -84,10 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HxW",
         help="224x224 and 800x1333 by default, of which training takes the larger",
     )
-    parser.add_argument("--batch", type=int, help="default 1, in training 2")
+    parser.add_argument("--batch", type=_positive, help="default 1, in training 2")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument(
+        "--rounds", type=_positive, default=11, help="how often each variant runs"
+    )
     parser.add_argument(
         "--compile",
         action="store_true",
@@ -103,10 +109,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"))
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
 def _size(text: str) -> Size:
     try:
-        height, width = map(int, text.split("x"))
-    except ValueError:
+        height, width = map(_positive, text.split("x"))
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"{text} is not HEIGHTxWIDTH") from None
     return height, width
 

@@ -43,10 +43,16 @@ def interleave(
     timings = {}
     for name, own in times.items():
         ratios = [a / b for a, b in zip(own, first, strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
+        low, _, high = _quartiles(ratios)
         ratio = statistics.median(own) / statistics.median(first)
         timings[name] = Timing(1e3 * statistics.median(own), ratio, low, high)
     return timings
+
+
+def _quartiles(values: list[float]) -> list[float]:
+    if len(values) == 1:
+        return values * 3
+    return statistics.quantiles(values, n=4, method="inclusive")
 
 
 def _seconds(step: Step, device: torch.device) -> float:

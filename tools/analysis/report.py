@@ -14,7 +14,13 @@ import torch
 import odconv_det
 from analysis import targets
 
-__all__ = ["line", "machine", "save", "table", "write_docs"]
+__all__ = ["LEGEND", "line", "machine", "save", "table", "write_docs"]
+
+LEGEND = (
+    "ratio to static stock (quartiles over rounds; median time), in memory the bytes "
+    "kept for backward (peak of a step); authors: the release's algorithm, ours: the "
+    "network as built, fused: after fuse()"
+)
 
 Record = Mapping[str, Any]
 MIB = 2**20
@@ -75,6 +81,8 @@ def _command(args: argparse.Namespace) -> str:
         parts += ["--batch", str(args.batch)]
     parts += ["--device", args.device, "--dtype", args.dtype]
     parts += ["--rounds", str(args.rounds)]
+    if args.name:
+        parts += ["--name", args.name]
     parts += [
         f"--{flag}" for flag in ("compile", "graphs", "triton") if vars(args)[flag]
     ]

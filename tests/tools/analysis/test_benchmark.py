@@ -66,6 +66,9 @@ def test_prints_a_table_and_writes_json_and_a_picture(what, rows, tmp_path):
         (["inference", "--network", "vgg"], "invalid choice"),
         (["detector", "--dtype", "bf16"], "fp32 only"),
         (["training", "--compile"], "forward pass"),
+        (["scale", "--batch", "2"], "of its own"),
+        (["inference", "--rounds", "0"], "positive"),
+        (["inference", "--size", "0x64"], "HEIGHTxWIDTH"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a missing GPU")
