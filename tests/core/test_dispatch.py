@@ -52,8 +52,8 @@ resnet50 800 layer3 3x3     | ks ks ks | ks ks ks | ks ks kg | ks ks kg
 resnet50 800 layer4 3x3     | ms ms ms | ms ms ms | ms ms mg | ms ms mg
 resnet50 800 layer4 1x1     | km km km | ks ks ks | ks km km | ks km km
 mobilenetv2 224 expand      | km km km | ks ks ks | ks km km | ks km km
-mobilenetv2 224 depthwise   | ks kg kg | ks ks ks | ks kg kg | ks ks kg
-mobilenetv2 224 depthwise/2 | ks kg kg | ks ks ks | ks kg kg | ks ks kg
+mobilenetv2 224 depthwise   | ks ks ks | ks ks ks | ks kg kg | ks ks kg
+mobilenetv2 224 depthwise/2 | ks ks ks | ks ks ks | ks kg kg | ks ks kg
 mobilenetv2 224 project     | mm mm mm | mm mm mm | ms mm mm | ms mm mm
 mobilenetv2 224 last        | mm mm mm | mm mm mm | ms mm mm | ms mm mm
 mobilenetv2 800 expand      | km km km | ks ks ks | ks km km | ks km km
@@ -123,6 +123,21 @@ def test_a_bank_of_one_differs_only_where_its_kernel_serves_every_sample(name):
         if name in SHARED and device == "cuda":
             plan = Plan("maps", "shared")
         assert choose(one) == plan, (device, last, batch)
+
+
+def test_thresholds_are_these():
+    depthwise = case("mobilenetv2 800 depthwise")
+    assert choose(depthwise).convolve == "grouped"
+    assert choose(depthwise._replace(out_size=(1, 1))).convolve == "grouped"
+    assert choose(depthwise._replace(in_size=(100, 168))).convolve == "grouped"
+    smaller = depthwise._replace(in_size=(100, 168), out_size=(100, 168))
+    assert choose(smaller).convolve == "slices"
+    small = case("resnet50 224 layer1 1x1", last=True, out_size=(28, 28))
+    assert choose(small).convolve == "matmul"
+    assert choose(small._replace(out_size=(28, 29))).convolve == "slices"
+    few = case("resnet50 224 layer1 3x3", "cuda", batch=8)
+    assert choose(few).convolve == "slices"
+    assert choose(few._replace(batch=9)).convolve == "grouped"
 
 
 def test_without_fast_matrix_products_a_gpu_convolves():
