@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from odconv_det.core.constant import constant
 from odconv_det.core.dispatch import choose
 from odconv_det.core.forward import case_of, forward
 from odconv_det.core.kernels import Scales
@@ -39,8 +40,8 @@ class Fused(nn.Module):
         activation: Activation,
     ) -> None:
         super().__init__()
-        self.weight = _constant(weight)
-        self.bias = None if bias is None else _constant(bias)
+        self.weight = constant(weight)
+        self.bias = None if bias is None else constant(bias)
         self.geometry = geometry
         self.activation = activation
         self.apart = False
@@ -63,10 +64,6 @@ class Fused(nn.Module):
     def extra_repr(self) -> str:
         shape, stride = tuple(self.weight.shape), self.geometry.stride
         return f"{shape}, stride={stride}, activation={self.activation!r}"
-
-
-def _constant(value: Tensor) -> nn.Parameter:
-    return nn.Parameter(value.detach().clone(), requires_grad=False)
 
 
 class FusedConv2d(Fused):

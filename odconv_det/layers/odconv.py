@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from odconv_det.core import accelerate
+from odconv_det.core.constant import constant
 from odconv_det.core.pooling import global_average
 from odconv_det.core.precision import full_precision
 from odconv_det.folding import Fold, eval_affine
@@ -165,10 +166,10 @@ class FusedODAttention(nn.Module):
         weight, bias = attention.joined_heads()
         temperature = attention.temperature
         self.sizes = attention.sizes
-        self.trunk_weight = _constant(attention.fc.weight.flatten(1) * scale[:, None])
-        self.trunk_bias = _constant(shift)
-        self.head_weight = _constant(weight / temperature)
-        self.head_bias = _constant(bias / temperature)
+        self.trunk_weight = constant(attention.fc.weight.flatten(1) * scale[:, None])
+        self.trunk_bias = constant(shift)
+        self.head_weight = constant(weight / temperature)
+        self.head_bias = constant(bias / temperature)
         self.eval()
 
     def forward(self, x: Tensor) -> Attentions:
@@ -181,10 +182,6 @@ class FusedODAttention(nn.Module):
                 return Attentions(*values)
             logits = F.linear(F.linear(pooled, *trunk).relu_(), *head)
             return _activate(logits, self.sizes)
-
-
-def _constant(value: Tensor) -> nn.Parameter:
-    return nn.Parameter(value.detach().clone(), requires_grad=False)
 
 
 def _activate(logits: Tensor, sizes: list[int]) -> Attentions:
