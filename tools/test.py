@@ -76,6 +76,7 @@ def main() -> None:
         if args.out:
             runner.test_evaluator.metrics.append(DumpDetResults(args.out))
         runner.test()
+        cli.leave_process_group()
 
 
 if __name__ == "__main__":

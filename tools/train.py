@@ -54,6 +54,7 @@ def main() -> None:
         cli.check_data(cfg, "train_dataloader", "val_dataloader", "val_evaluator")
         cli.check_weights(cfg)
         cli.build_runner(cfg).train()
+        cli.leave_process_group()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ __all__ = [
     "check_data",
     "check_file",
     "check_weights",
+    "leave_process_group",
     "load_config",
     "one_line_errors",
 ]
@@ -180,6 +181,17 @@ def _use_gloo(cfg: Config) -> None:
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
     cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
+
+
+def leave_process_group() -> None:
+    """End a distributed run in order: all processes together, their threads first.
+
+    mmengine leaves the group to the interpreter's exit, where a thread of gloo's that
+    still runs now and then aborts a process that had done all its work.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _local_rank() -> int:
