@@ -18,12 +18,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from odconv_det.core import per_sample
 from odconv_det.core.autograd import dynamic_conv2d
+from odconv_det.core.dispatch import choose
+from odconv_det.core.forward import case_of
 from odconv_det.core.kernels import Scales
 from odconv_det.core.per_sample import Geometry
-from odconv_det.core.precision import autocast_input
+from odconv_det.core.precision import autocast_input, full_precision
 
-__all__ = ["Affine", "Attentions", "Geometry", "odconv2d"]
+__all__ = ["Affine", "Attentions", "Geometry", "odconv2d", "sample_conv2d"]
 
 
 class Attentions(NamedTuple):
@@ -88,3 +91,32 @@ def odconv2d(
         bias = affine.of_bias(bias)
     scales = Scales(channel, filter_, spatial)
     return dynamic_conv2d(autocast_input(x), bank, kernel, scales, bias, geometry)
+
+
+def sample_conv2d(
+    x: Tensor,
+    kernels: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    affine: Affine | None = None,
+) -> Tensor:
+    """Convolve each sample with a kernel of its own, and then apply ``affine``.
+
+    For kernels that are no weighted sum of a bank. They are cast once to the precision
+    of the convolution, and kept for backward.
+
+    Shape:
+        - x: ``(B, Ci, H, W)``
+        - kernels: ``(B, Co, Ci/G, kh, kw)``
+        - bias: ``(Co,)``
+        - output: ``(B, Co, Ho, Wo)``
+    """
+    if affine is not None:
+        kernels = kernels * affine.scale.view(-1, 1, 1, 1)
+        bias = affine.of_bias(bias)
+    x = autocast_input(x)
+    case = case_of(x, kernels, None, Scales(None, None, None), geometry)
+    form = choose(case._replace(per_sample=True)).convolve
+    with full_precision(x.device.type):
+        bias = None if bias is None else bias.to(x.dtype)
+        return per_sample.convolve(x, kernels.to(x.dtype), bias, geometry, form)

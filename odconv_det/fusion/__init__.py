@@ -10,6 +10,7 @@ from odconv_det.fusion.graphs import GraphedModule
 from odconv_det.fusion.layout import LAYOUTS, Layout, keep_contiguous
 from odconv_det.fusion.modules import Fused
 from odconv_det.fusion.rewrite import rewrite
+from odconv_det.layers import WEConv2d
 from odconv_det.tracing import traced_parts
 
 __all__ = ["GraphedModule", "fuse"]
@@ -21,7 +22,9 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
     Every dynamic convolution and every ``nn.Conv2d`` (not its subclasses) is joined
     with what follows it as far as the network can be traced: BatchNorm, the addition of
     a shortcut, ReLU or ReLU6. The attention of a dynamic layer becomes two matrix
-    products. Outputs equal those of the network before, but for rounding.
+    products, and weight excitation a static kernel. Layers that are no weighted sum of
+    a bank (DCDConv2d, CGConv2d, WeightNetConv2d) stay as they are. Outputs equal those
+    of the network before, but for rounding.
 
     The network then is for inference only: no gradients, no ``train()``, and its state
     dict has other names. Load weights first, and choose settings such as
@@ -49,6 +52,7 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
             f"fuse() is for inference, and {training[0] or 'the network'} is in "
             "training mode: call eval() on the network first"
         )
+    _make_static(network)
     parts = list(traced_parts(network))
     names = Counter(m for _, m in network.named_modules(remove_duplicate=False))
     shared = {module for module, count in names.items() if count > 1}
@@ -62,3 +66,11 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
     if layout != "contiguous":
         keep_contiguous(network, parts)
     return network
+
+
+def _make_static(network: nn.Module) -> None:
+    """Put a plain convolution in the place of layers that are one at inference."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, WEConv2d):
+                setattr(parent, name, child.static())

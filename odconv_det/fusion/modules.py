@@ -127,7 +127,7 @@ class FusedDynamicConv2d(Fused):
         # channels_last and its conversions know four dimensions only.
         super().__init__(bank.flatten(0, 1), bias, layer.geometry, activation)
         self.kernel_num = len(bank)
-        self.attention = layer.attention.fused()
+        self.attention = layer.fused_attention()
 
     @torch.no_grad()
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -17,6 +17,7 @@ from odconv_det.folding import eval_affine, foldable, norm_behind
 from odconv_det.fusion.convolution import Activation
 from odconv_det.fusion.layout import Layout, enter
 from odconv_det.fusion.modules import Fused, FusedConv2d, FusedDynamicConv2d
+from odconv_det.layers.base import DynamicConv2d
 from odconv_det.tracing import Part, calls_of, has_hooks
 
 __all__ = ["rewrite"]
@@ -108,7 +109,7 @@ def _drop_identities(part: Part) -> None:
 
 def _is_convolution(module: nn.Module) -> bool:
     known = type(module) is nn.Conv2d and module.padding_mode == "zeros"
-    dynamic = hasattr(type(module), "fold") and hasattr(module, "attention")
+    dynamic = isinstance(module, DynamicConv2d) and module.mixes_a_bank
     if not (known or dynamic) or has_hooks(module):
         return False
     return not isinstance(module.padding, str)

@@ -72,11 +72,13 @@ def pooled_batch_norm(norm: _BatchNorm, z: Tensor) -> Tensor:
     with peers sees their values too, and must take part in the exchange.
 
     Shape:
-        - z: ``(B, C)``, output the same
+        - z: ``(B, C)`` or ``(B, C, ...)``, output the same
     """
-    alone = z.shape[0] < 2 and not _has_peers(norm)
+    alone = z.numel() < 2 * z.shape[1] and not _has_peers(norm)
     if norm.training and not alone:
-        return norm(z[..., None, None]).flatten(1)  # BatchNorm2d wants a map
+        # BatchNorm2d wants a map.
+        maps = z if z.dim() == 4 else z.reshape(*z.shape[:2], -1, 1)
+        return norm(maps).view_as(z)
     if norm.training and not torch.compiler.is_compiling():
         _say_once()
     return F.batch_norm(
