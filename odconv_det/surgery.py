@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
-__all__ = ["geometry", "swap"]
+from odconv_det.layers import AttendedNorm, DynamicConv2d
+from odconv_det.placement import blocks_of, choose, last_norms
+
+__all__ = ["attend", "geometry", "swap"]
+
+Where = Callable[[str, nn.Conv2d], bool] | Mapping[str, Any]
 
 
 def geometry(conv: nn.Conv2d) -> dict[str, Any]:
@@ -35,17 +40,26 @@ def geometry(conv: nn.Conv2d) -> dict[str, Any]:
 
 def swap(
     network: nn.Module,
-    where: Callable[[str, nn.Conv2d], bool],
+    where: Where,
     build: Callable[..., nn.Module],
     **options: Any,
 ) -> list[str]:
-    """Replace every ``nn.Conv2d`` for which ``where(name, conv)`` holds.
+    """Replace every ``nn.Conv2d`` that ``where`` means.
 
     Each is replaced by ``build(**geometry(conv), **options)`` on the same device, in
     the same dtype and mode; its weights are not carried over
-    (:func:`odconv_det.checkpoints.inflate` does that). Subclasses of ``nn.Conv2d``
-    are another operation and stay. A convolution used in two places is replaced by one
-    layer in both.
+    (:func:`odconv_det.inflate` does that). Subclasses of ``nn.Conv2d`` are another
+    operation and stay. A convolution used in two places is replaced by one layer in
+    both. What a paper's layers share within a residual block (CondConv its routing),
+    those of one block named ``layer1.0`` share.
+
+    Args:
+        network: changed in place.
+        where: a function ``(name, conv) -> bool``, or conditions as
+            :func:`odconv_det.placement.choose` takes them, for example
+            ``dict(stages=(4,), kernel_sizes=(3,))``.
+        build: a layer's class.
+        **options: further arguments of the layer.
 
     Returns:
         The names of the replaced convolutions, in the order of the network.
@@ -56,26 +70,39 @@ def swap(
             is then unchanged.
 
     Example:
+        >>> swap(net, dict(kernel_sizes=(3,)), ODConv2d, kernel_num=4)
         >>> swap(net, lambda name, conv: conv.kernel_size == (3, 3), ODConv2d)
     """
-    if not callable(where) or isinstance(where, type):
-        raise ValueError(
-            f"where must be a function (name, conv) -> bool, got {where!r}"
-        )
     if isinstance(network, nn.Conv2d):
         raise ValueError("a convolution cannot replace itself: build the layer instead")
-    chosen = {
-        name: module
+    names = _chosen(network, where)
+    convs = {name: network.get_submodule(name) for name in names}
+    layers = {conv: _like(conv, build, options) for conv in convs.values()}
+    for inside in blocks_of(names).values():
+        block = list(dict.fromkeys(layers[convs[name]] for name in inside))
+        if all(isinstance(layer, DynamicConv2d) for layer in block):
+            block[0].share_in_block(block)
+    for name, conv in convs.items():
+        _put(network, name, layers[conv])
+    return names
+
+
+def _chosen(network: nn.Module, where: Where) -> list[str]:
+    if isinstance(where, Mapping):
+        return choose(network, **where)
+    if not callable(where) or isinstance(where, type):
+        raise ValueError(
+            "where must be a function (name, conv) -> bool or a dict of conditions, "
+            f"got {where!r}"
+        )
+    names = [
+        name
         for name, module in network.named_modules(remove_duplicate=False)
         if type(module) is nn.Conv2d and where(name, module)
-    }
-    if not chosen:
+    ]
+    if not names:
         raise ValueError("no convolution of the network was chosen to be swapped")
-    layers = {conv: _like(conv, build, options) for conv in chosen.values()}
-    for name, conv in chosen.items():
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, layers[conv])
-    return list(chosen)
+    return names
 
 
 def _like(
@@ -84,3 +111,34 @@ def _like(
     layer = build(**geometry(conv), **options)
     layer.to(device=conv.weight.device, dtype=conv.weight.dtype)
     return layer.train(conv.training)
+
+
+def attend(
+    network: nn.Module, build: Callable[..., nn.Module], **options: Any
+) -> list[str]:
+    """Put feature attention at the end of every residual block, before the addition.
+
+    The last BatchNorm of each block ``layer<stage>.<number>`` becomes an
+    :class:`~odconv_det.layers.AttendedNorm` of it and ``build(channels, **options)``.
+
+    Returns:
+        The names of these norms, in the order of the network.
+
+    Raises:
+        ValueError: if the network has no such blocks.
+
+    Example:
+        >>> attend(net, SE, reduction=16)
+    """
+    names = last_norms(network)
+    for name in names:
+        norm = network.get_submodule(name)
+        attention = build(norm.num_features, **options)
+        attention.to(device=norm.weight.device, dtype=norm.weight.dtype)
+        _put(network, name, AttendedNorm(norm, attention.train(norm.training)))
+    return names
+
+
+def _put(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)

@@ -2,10 +2,11 @@
 
 from mmengine.registry import MODELS
 
-from odconv_det.layers import ODConv2d
-from odconv_det.plugin import backbones, hooks, pretrained
+from odconv_det.layers import DYNAMIC_CONVOLUTIONS, FEATURE_ATTENTIONS
+from odconv_det.plugin import backbones, dynamic, hooks, pretrained
 
-__all__ = ["backbones", "hooks", "pretrained"]
+__all__ = ["backbones", "dynamic", "hooks", "pretrained"]
 
-# In the root registry, where mmcv's own convolutions are: every `conv_cfg` finds it.
-MODELS.register_module("ODConv2d", module=ODConv2d, force=True)
+# In the root registry, where mmcv's own convolutions are: every `conv_cfg` finds them.
+for layer in (*DYNAMIC_CONVOLUTIONS, *FEATURE_ATTENTIONS):
+    MODELS.register_module(layer.__name__, module=layer, force=True)

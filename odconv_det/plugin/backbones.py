@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +10,9 @@ from mmdet.registry import MODELS
 from torch import nn
 from typing_extensions import Self
 
-from odconv_det.folding import fold_batch_norms
-from odconv_det.layers import ODAttention
-from odconv_det.layers.norm import is_batch_norm
+from odconv_det.layers import AttendedNorm, DynamicConv2d
+from odconv_det.plugin.dynamic import make_attentive, make_dynamic
 from odconv_det.plugin.pretrained import StrictPretrained
-from odconv_det.surgery import swap
 
 __all__ = [
     "DynamicMobileNetV2",
@@ -35,16 +32,26 @@ class _Dynamic(StrictPretrained):
     freeze_attention = True
 
     def _make_dynamic(
-        self, dynamic: Mapping[str, Any] | None, where: re.Pattern[str]
+        self,
+        dynamic: Mapping[str, Any] | None,
+        where: Mapping[str, Any] | None,
+        feature_attention: Mapping[str, Any] | None,
     ) -> None:
-        if dynamic is not None:
-            options = {"norm_cfg": _attention_norm(self.norm_cfg), **dynamic}
-            swap(
-                self,
-                lambda name, conv: where.fullmatch(name) is not None,
-                lambda **geometry: MODELS.build({**options, **geometry}),
+        if where and dynamic is None:
+            raise ValueError(
+                f"where={where!r} says which convolutions are dynamic: name the layer "
+                "in dynamic=dict(type=...)"
             )
-            fold_batch_norms(self)
+        if dynamic is not None:
+            make_dynamic(
+                self,
+                dynamic,
+                where,
+                norm_cfg=self.norm_cfg,
+                leave=self.fresh_prefixes(),
+            )
+        if feature_attention is not None:
+            make_attentive(self, feature_attention)
         # What lies behind the last map would never get a gradient, which DDP refuses.
         for part in self._stages()[max(self.out_indices) + 1 :]:
             part.requires_grad_(False)
@@ -66,7 +73,11 @@ class _Dynamic(StrictPretrained):
 
     def _freeze_stages(self) -> None:
         for part in self._frozen_parts():
-            attention = [m for m in part.modules() if isinstance(m, ODAttention)]
+            attention = [
+                m.attention
+                for m in part.modules()
+                if isinstance(m, DynamicConv2d | AttendedNorm)
+            ]
             trainable = [
                 p for m in attention for p in m.parameters() if p.requires_grad
             ]
@@ -79,21 +90,20 @@ class _Dynamic(StrictPretrained):
                     parameter.requires_grad_()
 
 
-def _attention_norm(norm_cfg: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The network's BatchNorm is the attention's too; other norms are not for it."""
-    return dict(norm_cfg) if norm_cfg and is_batch_norm(norm_cfg) else None
-
-
 @MODELS.register_module(force=True)
 class DynamicResNet(_Dynamic, ResNet):
     """MMDetection's ResNet whose residual blocks convolve dynamically.
-
-    The stem and the shortcut projections stay static, as in the ODConv paper.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         dynamic: the layer, e.g. ``dict(type='ODConv2d', kernel_num=4)``; ``None`` keeps
             every convolution static (and the loading of weights strict).
+        where: which convolutions are dynamic, e.g. ``dict(stages=(3, 4),
+            kernel_sizes=(3,))``, with the words of
+            :func:`odconv_det.placement.choose`. Stage 0 is the stem. By default
+            all convolutions but the stem and the projections of shortcuts.
+        feature_attention: what scales each block's output before the shortcut is added,
+            e.g. ``dict(type='SE')``.
         freeze_attention: whether ``frozen_stages`` stops the attention too.
         **kwargs: those of MMDetection's ``ResNet``.
 
@@ -101,13 +111,13 @@ class DynamicResNet(_Dynamic, ResNet):
         ValueError: for ``depth``, ``out_indices`` or ``frozen_stages`` out of range.
     """
 
-    _DYNAMIC = re.compile(r"layer\d\.\d+\.conv\d")
-
     def __init__(
         self,
         depth: int,
         *,
         dynamic: Mapping[str, Any] | None = None,
+        where: Mapping[str, Any] | None = None,
+        feature_attention: Mapping[str, Any] | None = None,
         freeze_attention: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -118,9 +128,11 @@ class DynamicResNet(_Dynamic, ResNet):
         stages = kwargs.get("num_stages", 4)
         _check_indices(kwargs.get("out_indices", (0,)), range(stages))
         _check_frozen(kwargs.get("frozen_stages", -1), range(-1, stages + 1))
+        if feature_attention and kwargs.get("plugins"):
+            raise ValueError("plugins and feature_attention exclude each other")
         super().__init__(depth, **kwargs)
         self.freeze_attention = freeze_attention
-        self._make_dynamic(dynamic, self._DYNAMIC)
+        self._make_dynamic(dynamic, where, feature_attention)
 
     def _stages(self) -> list[nn.Module]:
         return [getattr(self, name) for name in self.res_layers]
@@ -141,7 +153,7 @@ class DynamicResNet(_Dynamic, ResNet):
 
 @MODELS.register_module(force=True)
 class DynamicMobileNetV2(_Dynamic, MobileNetV2):
-    """MMDetection's MobileNetV2 whose convolutions are dynamic, except the stem.
+    """MMDetection's MobileNetV2 whose convolutions are dynamic.
 
     Args:
         widen_factor: width multiplier.
@@ -151,14 +163,18 @@ class DynamicMobileNetV2(_Dynamic, MobileNetV2):
             ``layer<i>``, 8 ``conv2`` as well.
         dynamic: the layer, e.g. ``dict(type='ODConv2d', kernel_num=4)``; ``None`` keeps
             every convolution static (and the loading of weights strict).
+        where: which convolutions are dynamic, e.g. ``dict(stages=(3, 4),
+            kernel_sizes=(3,))``, with the words of
+            :func:`odconv_det.placement.choose`. Stage 0 is the stem, 8 is ``conv2``. By
+            default all convolutions but the stem.
+        feature_attention: what scales each block's output before the shortcut is added,
+            e.g. ``dict(type='SE')``.
         freeze_attention: whether ``frozen_stages`` stops the attention too.
         **kwargs: those of MMDetection's ``MobileNetV2``.
 
     Raises:
         ValueError: for ``out_indices`` or ``frozen_stages`` out of range.
     """
-
-    _DYNAMIC = re.compile(r"(layer\d\.\d+\.\w+|conv2)\.conv")
 
     def __init__(
         self,
@@ -167,6 +183,8 @@ class DynamicMobileNetV2(_Dynamic, MobileNetV2):
         frozen_stages: int = -1,
         *,
         dynamic: Mapping[str, Any] | None = None,
+        where: Mapping[str, Any] | None = None,
+        feature_attention: Mapping[str, Any] | None = None,
         freeze_attention: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -175,7 +193,7 @@ class DynamicMobileNetV2(_Dynamic, MobileNetV2):
         super().__init__(widen_factor, out_indices, **kwargs)
         self.frozen_stages = frozen_stages
         self.freeze_attention = freeze_attention
-        self._make_dynamic(dynamic, self._DYNAMIC)
+        self._make_dynamic(dynamic, where, feature_attention)
 
     def _stages(self) -> list[nn.Module]:
         return [getattr(self, name) for name in self.layers]
