@@ -11,8 +11,10 @@ import warnings
 __all__ = [
     "ODConv2d",
     "__version__",
+    "attend",
     "fold_batch_norms",
     "fuse",
+    "inflate",
     "set_temperature",
     "swap",
     "unfold_batch_norms",
@@ -25,11 +27,12 @@ __version__ = "0.1.0"
 _DIAGNOSING = sys.argv[:1] == ["-m"] and "odconv_det.env" in sys.orig_argv
 
 if not _DIAGNOSING:
+    from odconv_det.checkpoints import inflate
     from odconv_det.core.accelerate import use_triton
     from odconv_det.folding import fold_batch_norms, unfold_batch_norms
     from odconv_det.fusion import fuse
     from odconv_det.layers import ODConv2d, set_temperature
-    from odconv_det.surgery import swap
+    from odconv_det.surgery import attend, swap
 
     if all(importlib.util.find_spec(name) for name in ("mmengine", "mmcv", "mmdet")):
         try:

@@ -10,7 +10,7 @@ from torch import nn
 from odconv_det.layers import AttendedNorm, DynamicConv2d
 from odconv_det.placement import blocks_of, choose, last_norms
 
-__all__ = ["attend", "geometry", "swap"]
+__all__ = ["attend", "geometry", "put", "swap"]
 
 Where = Callable[[str, nn.Conv2d], bool] | Mapping[str, Any]
 
@@ -83,7 +83,7 @@ def swap(
         if all(isinstance(layer, DynamicConv2d) for layer in block):
             block[0].share_in_block(block)
     for name, conv in convs.items():
-        _put(network, name, layers[conv])
+        put(network, name, layers[conv])
     return names
 
 
@@ -135,10 +135,11 @@ def attend(
         norm = network.get_submodule(name)
         attention = build(norm.num_features, **options)
         attention.to(device=norm.weight.device, dtype=norm.weight.dtype)
-        _put(network, name, AttendedNorm(norm, attention.train(norm.training)))
+        put(network, name, AttendedNorm(norm, attention.train(norm.training)))
     return names
 
 
-def _put(network: nn.Module, name: str, module: nn.Module) -> None:
+def put(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Set the submodule of this dotted name."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)

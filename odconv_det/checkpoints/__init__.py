@@ -7,7 +7,7 @@ from odconv_det.checkpoints.files import (
     read_tensors,
     write_tensors,
 )
-from odconv_det.checkpoints.inflate import inflate
+from odconv_det.checkpoints.inflate import inflate, static_twin
 from odconv_det.checkpoints.keys import backbone_tensors, from_release, under
 from odconv_det.checkpoints.verify import load_exactly, mismatch
 from odconv_det.checkpoints.zoo import locate
@@ -24,6 +24,7 @@ __all__ = [
     "locate",
     "mismatch",
     "read_tensors",
+    "static_twin",
     "under",
     "write_tensors",
 ]

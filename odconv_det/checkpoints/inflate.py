@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from odconv_det.checkpoints.errors import CheckpointError
+from odconv_det.checkpoints.keys import backbone_tensors, from_release
 from odconv_det.checkpoints.verify import mismatch
-from odconv_det.layers import ODConv2d
+from odconv_det.layers import AttendedNorm, DynamicConv2d
+from odconv_det.surgery import put
 
-__all__ = ["inflate"]
+__all__ = ["inflate", "static_twin"]
 
 
 def inflate(
@@ -24,37 +26,108 @@ def inflate(
 ) -> dict[str, Tensor]:
     """State dict for ``network`` that computes what the static network computes.
 
-    ``static`` has the network's own names with one 4-D kernel in the place of each
-    bank. ``noise`` tells the kernels of a bank apart without changing the function (see
-    :meth:`odconv_det.ODConv2d.inflate_`). The network itself stays as it is.
+    Every dynamic layer gets the static kernel and a constant attention that it learns
+    to leave (:meth:`odconv_det.layers.DynamicConv2d.inflate_`), and the BatchNorm in
+    front of a feature attention makes up for it. The network itself stays as it is.
+
+    Args:
+        static: of the same network without dynamic layers, under the names of
+            MMDetection, torchvision, timm (ResNet) or the authors' release; a whole
+            detector or an ImageNet classifier is taken without the rest.
+        network: with the dynamic layers.
+        noise: tells the kernels of a bank apart, relative to the standard deviation of
+            the static kernel, without changing the function.
+        seed: of the noise.
 
     Raises:
         CheckpointError: if a tensor is missing, left over or of another shape.
     """
+    static = _fitting(static, network)
     network = copy.deepcopy(network)
-    dynamic = {
-        name: layer
-        for name, layer in network.named_modules()
-        if isinstance(layer, ODConv2d)
-    }
-    state = network.state_dict()
-    attention = {
-        f"{name}.attention.{key}"
-        for name, layer in dynamic.items()
-        for key in layer.attention.state_dict()
-    }
-    banks = {f"{name}.weight": layer for name, layer in dynamic.items()}
-    expected = {
-        key: tensor[0] if key in banks else tensor
-        for key, tensor in state.items()
-        if key not in attention
-    }
-    difference = mismatch(expected, static)
-    if difference:
-        raise CheckpointError(f"the static weights do not fit: {difference}")
+    layers, norms = _layers(network), _norms(network)
     generator = torch.Generator().manual_seed(seed)
-    for key, layer in banks.items():
-        layer.inflate_(static[key], noise=noise, generator=generator)
-    rest = {key: static[key] for key in expected if key not in banks}
+    for name, layer in layers.items():
+        kernel = static[f"{name}.weight"]
+        layer.inflate_(kernel, noise=noise, generator=generator)
+    kernels = {f"{name}.weight" for name in layers}
+    rest = {
+        _own_name(key, norms): tensor
+        for key, tensor in static.items()
+        if key not in kernels
+    }
     network.load_state_dict(rest, strict=False)
+    for norm in norms.values():
+        norm.inflate_()
     return network.state_dict()
+
+
+def static_twin(static: Mapping[str, Tensor], network: nn.Module) -> nn.Module:
+    """The network in eval mode without its dynamic layers, with these weights.
+
+    What an inflated network is to be compared with.
+
+    Raises:
+        CheckpointError: if a tensor is missing, left over or of another shape.
+    """
+    static = _fitting(static, network)
+    twin = copy.deepcopy(network)
+    for name, layer in _layers(twin).items():
+        bias = layer.bias is not None
+        size = layer.in_channels, layer.out_channels, layer.kernel_size
+        put(twin, name, nn.Conv2d(*size, *layer.geometry, bias=bias))
+    for name, attended in _norms(twin).items():
+        put(twin, name, attended.norm)
+    twin.load_state_dict(static)
+    twin.eval()  # MMDetection's own return nothing
+    return twin
+
+
+def _fitting(static: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The static weights under the network's names, all of them and no other."""
+    expected = _expected(network)
+    # Old files do not have it, and only a BatchNorm without momentum reads it.
+    counters = {
+        key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")
+    }
+    # As they are for the library's own network, else renamed for MMDetection's.
+    for tensors in (dict(static), backbone_tensors(from_release(static))):
+        tensors = {**counters, **tensors}
+        difference = mismatch(expected, tensors)
+        if not difference:
+            return tensors
+    raise CheckpointError(f"the static weights do not fit: {difference}")
+
+
+def _expected(network: nn.Module) -> dict[str, Tensor]:
+    """What the static network's state dict would hold, with tensors of its shapes."""
+    layers, norms = _layers(network), _norms(network)
+    own = {
+        f"{name}.{key}"
+        for name, module in (layers | norms).items()
+        for key in module.state_dict()
+    }
+    expected = {k: t for k, t in network.state_dict().items() if k not in own}
+    for name, layer in layers.items():
+        expected[f"{name}.weight"] = layer.weight.new_empty(layer.kernel_shape)
+        if layer.bias is not None:
+            expected[f"{name}.bias"] = layer.bias
+    for name, attended in norms.items():
+        for key, tensor in attended.norm.state_dict().items():
+            expected[f"{name}.{key}"] = tensor
+    return expected
+
+
+def _layers(network: nn.Module) -> dict[str, DynamicConv2d]:
+    modules = network.named_modules(remove_duplicate=False)
+    return {name: m for name, m in modules if isinstance(m, DynamicConv2d)}
+
+
+def _norms(network: nn.Module) -> dict[str, AttendedNorm]:
+    modules = network.named_modules(remove_duplicate=False)
+    return {name: m for name, m in modules if isinstance(m, AttendedNorm)}
+
+
+def _own_name(key: str, norms: Mapping[str, AttendedNorm]) -> str:
+    """Where a static tensor is in the dynamic network."""
+    parent, _, name = key.rpartition(".")
+    return f"{parent}.norm.{name}" if parent in norms else key

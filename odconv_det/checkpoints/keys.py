@@ -1,7 +1,7 @@
-"""Names of the authors' tensors, and the names they have here.
+"""Names of tensors in others' files, and the names they have here.
 
-Here a ResNet's names are those of the release, and a MobileNetV2's are those of
-MMDetection's MobileNetV2.
+Here a ResNet's names are those of torchvision, timm and the authors' release, and a
+MobileNetV2's are those of MMDetection's MobileNetV2.
 """
 
 from __future__ import annotations
@@ -33,23 +33,32 @@ _FIRST = {
     "1": "linear_conv.conv",
     "2": "linear_conv.bn",
 }
+# The same blocks as one flat sequence, in which the activations count as well.
+_FLAT_EXPANDED = dict(
+    zip(("0", "1", "3", "4", "6", "7"), _EXPANDED.values(), strict=True)
+)
+_FLAT_FIRST = dict(zip(("0", "1", "3", "4"), _FIRST.values(), strict=True))
+_FLAT_ONLY = re.compile(r"features\.\d+\.conv\.6\.")
 _BLOCK_KEY = re.compile(r"features\.(\d+)\.conv\.(\d\.[01]|\d)\.(.+)")
 _ENDS_KEY = re.compile(r"features\.(\d+)\.([01])\.(.+)")
 
 
 def from_release(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An authors' file under this project's names; other files pass as they are.
+    """A file under this project's names: the authors', torchvision's or timm's.
 
     Strips ``module.``, drops the ImageNet classifier and renames MobileNetV2's
-    ``features.N``. A detector keeps the ``backbone.`` before its backbone's names.
+    ``features.N``, of torchvision's layout (which is the authors' too) or with each
+    block as a flat sequence. A detector keeps the ``backbone.`` before its backbone's
+    names. Other files pass as they are.
     """
+    flat = any(_FLAT_ONLY.search(key) for key in tensors)
     renamed = {}
     for key, tensor in tensors.items():
         key = key.removeprefix("module.")
         prefix = "backbone." if key.startswith("backbone.") else ""
         name = key.removeprefix(prefix)
         if not name.startswith(("fc.", "classifier.")):
-            renamed[prefix + _rename(name)] = tensor
+            renamed[prefix + _rename(name, flat)] = tensor
     return renamed
 
 
@@ -67,10 +76,13 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _rename(name: str) -> str:
+def _rename(name: str, flat: bool) -> str:
     if match := _BLOCK_KEY.fullmatch(name):
         feature, place, rest = int(match[1]), match[2], match[3]
-        places = _FIRST if feature == 1 else _EXPANDED
+        if flat:
+            places = _FLAT_FIRST if feature == 1 else _FLAT_EXPANDED
+        else:
+            places = _FIRST if feature == 1 else _EXPANDED
         if 1 <= feature < _LAST and place in places:
             return f"{_block(feature)}.{places[place]}.{rest}"
     elif match := _ENDS_KEY.fullmatch(name):

@@ -18,6 +18,7 @@ from odconv_det.fusion.convolution import Activation
 from odconv_det.fusion.layout import Layout, enter
 from odconv_det.fusion.modules import Fused, FusedConv2d, FusedDynamicConv2d
 from odconv_det.layers.base import DynamicConv2d
+from odconv_det.surgery import put
 from odconv_det.tracing import Part, calls_of, has_hooks
 
 __all__ = ["rewrite"]
@@ -180,12 +181,12 @@ def _replace(part: Part, match: _Match, conv: nn.Module, layout: Layout) -> None
     affine = None
     if match.norm is not None:
         affine = eval_affine(part.module.get_submodule(match.norm.target))
-        _set(part.module, match.norm.target, nn.Identity().eval())
+        put(part.module, match.norm.target, nn.Identity().eval())
     kind = FusedConv2d if type(conv) is nn.Conv2d else FusedDynamicConv2d
     fused = kind(conv, affine, match.activation)
     if layout != "contiguous":
         fused.to(memory_format=torch.channels_last)
-    _set(part.module, match.conv.target, fused)
+    put(part.module, match.conv.target, fused)
     operands = list(match.conv.args)
     if match.residual is not None:
         fused.joined = True
@@ -196,11 +197,6 @@ def _replace(part: Part, match: _Match, conv: nn.Module, layout: Layout) -> None
     for node in (match.act, match.add, match.norm, match.conv):
         if node is not None:
             part.graph.erase_node(node)
-
-
-def _set(root: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(root.get_submodule(parent), child, module)
 
 
 def _allow_overwriting(part: Part) -> None:

@@ -19,6 +19,7 @@ from odconv_det.checkpoints import (
     MissingCheckpointError,
     backbone_tensors,
     from_release,
+    inflate,
     load_exactly,
     locate,
     mismatch,
@@ -43,6 +44,9 @@ class StrictPretrained:
     file that does not fit raises :class:`CheckpointError` at once. A file that is not
     there raises at the first forward pass: until then a resumed run or ``load_from``
     may bring the weights, and must not need the ImageNet file.
+
+    With ``inflate=True`` in the ``init_cfg`` (or a dict with ``noise`` and ``seed``), a
+    file of the static network becomes the start: :func:`odconv_det.inflate`.
     """
 
     _missing_weights: str | None = None
@@ -58,13 +62,15 @@ class StrictPretrained:
         super().init_weights()
         self.init_cfg = own_cfg
         for cfg in pretrained:
-            self._load_pretrained(cfg["checkpoint"], cfg.get("prefix"))
+            self._load_pretrained(cfg)
 
     def fresh_prefixes(self) -> tuple[str, ...]:
         """Where the names of parts begin that no ImageNet file holds."""
         return ()
 
-    def _load_pretrained(self, address: str, prefix: str | None) -> None:
+    def _load_pretrained(self, cfg: Mapping[str, Any]) -> None:
+        address, prefix = cfg["checkpoint"], cfg.get("prefix")
+        start_static = cfg.get("inflate", False)
         try:
             path = _locate(address)
             tensors = read_tensors(path)
@@ -81,12 +87,16 @@ class StrictPretrained:
             tensors = under(tensors, f"{prefix.rstrip('.')}.")
             if not tensors:
                 raise CheckpointError(f"{address} has no tensor under {prefix!r}")
-        tensors = backbone_tensors(from_release(tensors))
+        verb = "loaded"
+        if start_static and mismatch(self.state_dict(), _ours(tensors)):
+            options = {} if start_static is True else start_static
+            tensors, verb = inflate(tensors, self, **options), "inflated"
+        tensors = _ours(tensors)
         origin = f"{address} ({path})" if address.startswith(SCHEME) else address
         fresh = self._fresh_tensors(tensors)
         total = load_exactly(self, tensors | fresh, origin) - len(fresh)
         print_log(
-            f"{type(self).__name__}: loaded {len(tensors)} of {total} tensors from "
+            f"{type(self).__name__}: {verb} {len(tensors)} of {total} tensors from "
             f"{origin}" + (f"; {len(fresh)} of plugins start fresh" if fresh else ""),
             logger="current",
         )
@@ -113,6 +123,10 @@ class StrictPretrained:
         if self._missing_weights:
             raise CheckpointError(self._missing_weights)
         return super().forward(x)
+
+
+def _ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return backbone_tensors(from_release(tensors))
 
 
 def is_pretrained(cfg: Mapping[str, Any]) -> bool:

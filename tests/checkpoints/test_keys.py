@@ -51,6 +51,24 @@ def test_renames_for_mmdetection(release, ours):
     assert list(from_release({release: torch.zeros(1)})) == [ours]
 
 
+@pytest.mark.parametrize(
+    "flat, ours",
+    [
+        ("features.0.0.weight", "conv1.conv.weight"),
+        ("features.1.conv.0.weight", "layer1.0.depthwise_conv.conv.weight"),
+        ("features.1.conv.4.bias", "layer1.0.linear_conv.bn.bias"),
+        ("features.2.conv.1.bias", "layer2.0.expand_conv.bn.bias"),
+        ("features.2.conv.3.weight", "layer2.0.depthwise_conv.conv.weight"),
+        ("features.17.conv.7.running_var", "layer7.0.linear_conv.bn.running_var"),
+    ],
+)
+def test_knows_blocks_that_are_one_flat_sequence(flat, ours):
+    # The seventh place of a block exists in no other layout.
+    only_there = "features.9.conv.6.weight"
+    renamed = from_release({flat: torch.zeros(1), only_there: torch.zeros(2)})
+    assert list(renamed) == [ours, "layer4.2.linear_conv.conv.weight"]
+
+
 def test_a_detector_keeps_its_backbone_prefix():
     release = {
         "backbone.features.0.0.weight": torch.zeros(1),

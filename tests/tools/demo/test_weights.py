@@ -7,7 +7,7 @@ from mmdet.models.backbones import MobileNetV2
 from mmdet.registry import MODELS
 
 import odconv_det  # noqa: F401  (registers ODMobileNetV2)
-from odconv_det.checkpoints import inflate
+from odconv_det.checkpoints import CheckpointError, inflate
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,32 @@ def as_file(tensors):
     return file.getvalue()
 
 
+PLACES = ("expand_conv", "depthwise_conv", "linear_conv")
+
+
 def under_the_files_names(network):
-    tensors = network.state_dict().values()
-    return {f"features.{number}": tensor for number, tensor in enumerate(tensors)}
+    """features.N.conv.M.*, where M counts the activations of a block as well."""
+    names = {"conv1": "features.0", "conv2": "features.18"}
+    blocks = [
+        name for layer in network.layers[:7] for name in blocks_of(network, layer)
+    ]
+    for number, block in enumerate(blocks, start=1):
+        places = PLACES[1:] if number == 1 else PLACES
+        for position, place in enumerate(places):
+            names[f"{block}.{place}"] = f"features.{number}.conv", 3 * position
+    tensors = {}
+    for key, tensor in network.state_dict().items():
+        module, kind, parameter = key.rsplit(".", 2)
+        prefix, first = names[module] if "layer" in module else (names[module], 0)
+        tensors[f"{prefix}.{first + (kind == 'bn')}.{parameter}"] = tensor
+    return tensors
 
 
-def test_the_files_312_tensors_are_mmdetections_in_order(network):
+def blocks_of(network, layer):
+    return [f"{layer}.{number}" for number in range(len(getattr(network, layer)))]
+
+
+def test_the_files_312_tensors_are_mmdetections(network):
     tensors = under_the_files_names(network)
     assert len(tensors) == 312
     loaded, renamed = weights.load_static(as_file(tensors))
@@ -54,15 +74,16 @@ def test_the_inflated_network_computes_the_static_networks_maps(network):
     assert weights.largest_difference(network, dynamic, images) < 1e-4
 
 
-def test_too_few_tensors_are_an_error(network):
+def test_a_missing_tensor_is_an_error_that_names_it(network):
     tensors = under_the_files_names(network)
-    del tensors["features.7"]
-    with pytest.raises(ValueError, match="311 tensors instead of 312"):
+    del tensors["features.7.conv.3.weight"]
+    missing = r"1 missing \(layer4\.0\.depthwise_conv\.conv\.weight\)"
+    with pytest.raises(CheckpointError, match=missing):
         weights.load_static(as_file(tensors))
 
 
 def test_a_tensor_of_another_shape_is_an_error_that_names_it(network):
     tensors = under_the_files_names(network)
-    tensors["features.0"] = torch.zeros(16, 3, 3, 3)
-    with pytest.raises(ValueError, match=r"features\.0 is \(16.*conv1\.conv\.weight"):
+    tensors["features.0.0.weight"] = torch.zeros(16, 3, 3, 3)
+    with pytest.raises(CheckpointError, match=r"conv1\.conv\.weight \(16, 3, 3, 3\)"):
         weights.load_static(as_file(tensors))
