@@ -1,9 +1,4 @@
-_base_ = [
-    "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
-    "mmdet::_base_/datasets/coco_instance.py",
-    "mmdet::_base_/schedules/schedule_1x.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = "../baseline/mask-rcnn_r50_fpn_1x_coco.py"
 
 model = dict(
     backbone=dict(

@@ -11,7 +11,8 @@ from odconv_det.fusion.layout import LAYOUTS, Layout, keep_contiguous
 from odconv_det.fusion.modules import Fused
 from odconv_det.fusion.rewrite import rewrite
 from odconv_det.layers import WEConv2d
-from odconv_det.tracing import traced_parts
+from odconv_det.surgery import put
+from odconv_det.tracing import has_hooks, traced_parts
 
 __all__ = ["GraphedModule", "fuse"]
 
@@ -70,7 +71,11 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
 
 def _make_static(network: nn.Module) -> None:
     """Put a plain convolution in the place of layers that are one at inference."""
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, WEConv2d):
-                setattr(parent, name, child.static())
+    layers = {
+        name: module
+        for name, module in network.named_modules(remove_duplicate=False)
+        if isinstance(module, WEConv2d) and not has_hooks(module)
+    }
+    convs = {layer: layer.static() for layer in layers.values()}
+    for name, layer in layers.items():
+        put(network, name, convs[layer])

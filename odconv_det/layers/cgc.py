@@ -75,7 +75,9 @@ class _Gate(nn.Module):
     def _mix(self, z: Tensor) -> Tensor:
         """``(B, Ci, hidden)`` to ``(B, Co, hidden)``: one matrix for every group."""
         groups = z.unflatten(1, (self.groups, -1)).transpose(2, 3)
-        return self.interact(groups).transpose(2, 3).flatten(1, 2)
+        mixed = self.interact(groups).transpose(2, 3).flatten(1, 2)
+        # torch.compile expects other strides of BatchNorm than it then has otherwise.
+        return mixed.contiguous()
 
     def multiply_adds(self) -> int:
         """Of one sample."""

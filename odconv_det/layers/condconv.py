@@ -126,7 +126,8 @@ class CondConv2d(DynamicConv2d):
         first, *others = layers
         first.attention.block = BlockRouting(len(others))
         for layer in others:
-            layer.attention = _SharedRouting(first.attention.block)
+            shared = _SharedRouting(first.attention.block)
+            layer.attention = shared.train(layer.training)
 
     def neutralize_(self) -> float:
         """Every sigmoid is 1/2."""

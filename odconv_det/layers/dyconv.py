@@ -48,7 +48,7 @@ class DyConv2d(DynamicConv2d):
 
     Args:
         *args: those of ``nn.Conv2d``; see :class:`DynamicConv2d`.
-        kernel_num: kernels in the bank, ``N``; at least 2.
+        kernel_num: kernels in the bank, ``N``.
         reduction: hidden width of the attention relative to ``Ci``, in (0, 1].
         temperature: divides the logits, above 0; training anneals it from 30 to 1.
         **kwargs: those of ``nn.Conv2d``.

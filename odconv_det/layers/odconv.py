@@ -111,9 +111,9 @@ class ODAttention(TemperedAttention):
 
     def joined_heads(self) -> tuple[Tensor, Tensor]:
         """Weight ``(sum of sizes, hidden)`` and bias of all heads as one layer."""
-        parameters = [head._parameters for head in self.heads()]
-        weight = torch.cat([own["weight"] for own in parameters]).flatten(1)
-        return weight, torch.cat([own["bias"] for own in parameters])
+        heads = self.heads()
+        weight = torch.cat([head.weight for head in heads]).flatten(1)
+        return weight, torch.cat([head.bias for head in heads])
 
 
 class FusedODAttention(nn.Module):

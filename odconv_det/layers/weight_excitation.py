@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from odconv_det.core.precision import full_precision
 from odconv_det.functional import Affine
 from odconv_det.layers.base import DynamicConv2d
 from odconv_det.layers.pointwise import Pointwise, default_init
@@ -30,8 +31,9 @@ class _LocationAttention(nn.Module):
         self.fc2 = Pointwise(hidden, width, init=default_init)
 
     def forward(self, kernel: Tensor) -> Tensor:
-        hidden = self.fc1(kernel.mean((2, 3))).relu()
-        return self.fc2(hidden).sigmoid()[..., None, None]
+        with full_precision(kernel.device.type):
+            hidden = self.fc1(kernel.mean((2, 3))).relu()
+            return self.fc2(hidden).sigmoid()[..., None, None]
 
 
 class WEConv2d(DynamicConv2d):
@@ -116,3 +118,7 @@ class WEConv2d(DynamicConv2d):
             kernel = kernel * affine.scale.view(-1, 1, 1, 1)
             bias = affine.of_bias(bias)
         return F.conv2d(x, kernel, bias, *self.geometry)
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        return f"{text}, magnitude=True" if self.magnitude else text

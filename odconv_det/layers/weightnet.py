@@ -86,7 +86,9 @@ class WeightNetConv2d(DynamicConv2d):
 
     def _set_hidden(self, hidden_channels: int) -> None:
         size = self.parts * self.out_channels
-        self.attention = _Activation(self.in_channels, hidden_channels, size)
+        attention = _Activation(self.in_channels, hidden_channels, size)
+        # The layer may have been moved, or put in eval mode, before it joins a block.
+        self.attention = attention.to(self.weight).train(self.training)
 
     @staticmethod
     def share_in_block(layers: Sequence[DynamicConv2d]) -> None:
@@ -100,9 +102,10 @@ class WeightNetConv2d(DynamicConv2d):
         Shape:
             - activation: ``(B, parts * Co)``
         """
-        parts = self.weight.view(self.out_channels, self.parts, -1)
-        scales = activation.view(-1, self.out_channels, self.parts, 1)
-        return (parts * scales).view(-1, *self.kernel_shape)
+        # In parts of the input channels, in whatever layout the weight has.
+        halves = self.weight.unflatten(1, (self.parts, -1))
+        scales = activation.view(-1, self.out_channels, self.parts, 1, 1, 1)
+        return (halves * scales).flatten(2, 3)
 
     def neutralize_(self) -> float:
         """Every sigmoid is 1/2."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,18 +24,21 @@ class UncountableError(Exception):
 
 
 def build_on_meta(config: Config) -> nn.Module:
-    """The model of a config without values: no memory, no weights read.
+    """The model of a config: no weights are read, and where possible none are made.
 
     Raises:
         UncountableError: if it cannot be built.
     """
     register_all_modules(init_default_scope=True)
-    model = config.get("model")
-    if not model:
+    if not config.get("model"):
         raise UncountableError("the config has no model")
     try:
         with torch.device("meta"):
-            return MODELS.build(model)
+            return MODELS.build(copy.deepcopy(config.model))
+    except Exception:  # some ask a tensor for its values
+        pass
+    try:
+        return MODELS.build(copy.deepcopy(config.model))
     except Exception as error:  # every part of a config can be wrong in its own way
         raise UncountableError(f"the model cannot be built: {error}") from error
 
@@ -52,8 +56,8 @@ def count_detector(
         masks: regions that the mask heads segment.
 
     Raises:
-        UncountableError: if it does not run without an image, or has parts whose
-            multiply-adds would not be counted.
+        UncountableError: if it does not run on the meta device, where images have no
+            pixels, or has parts whose multiply-adds would not be counted.
     """
     kind = type(detector).__name__
     try:
@@ -67,7 +71,7 @@ def count_detector(
     except Exception as error:  # whatever a model does that this tool does not expect
         reason = f"{type(error).__name__}: {error}".strip(": ")
         raise UncountableError(
-            f"{kind} cannot be counted, it does not run without an image ({reason})"
+            f"{kind} cannot be counted, it does not run on the meta device ({reason})"
         ) from error
     if counted.missing:
         names = ", ".join(counted.missing[:3])

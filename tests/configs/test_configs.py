@@ -15,21 +15,35 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import nn
 
+from odconv_det import ODConv2d
 from tests.tiny_coco import FEW_ROIS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+FOLDERS = ("baseline", "condconv", "dcd", "dyconv", "odconv")
 LEAVES = {
     str(path.relative_to(CONFIGS).with_suffix("")): path
-    for folder in ("baseline", "odconv")
+    for folder in FOLDERS
     for path in sorted((CONFIGS / folder).glob("*.py"))
 }
+EXAMPLES = sorted((CONFIGS / "examples").glob("*.py"))
 
 BACKBONE = {
     "mobilenetv2": 2_223_872,
+    "mobilenetv2-condconv8x": 12_627_248,
+    "mobilenetv2-dcd": 4_259_188,
+    "mobilenetv2-dyconv4x": 11_123_540,
     "mobilenetv2-odconv1x": 3_659_185,
     "mobilenetv2-odconv4x": 10_231_149,
+    "r50": 23_508_032,
+    "r50-condconv8x": 113_464_408,
+    "r50-dcd": 27_557_064,
+    "r50-dyconv4x": 98_829_072,
     "r50-odconv1x": 26_586_112,
     "r50-odconv4x": 88_621_888,
+}
+STATIC_WEIGHTS = {
+    "mobilenetv2": "odconv://mobilenetv2_100",
+    "r50": "odconv://resnet50",
 }
 NECK_AND_HEADS = {
     ("faster-rcnn", "mobilenetv2"): 17_628_576,
@@ -92,13 +106,17 @@ def built(request) -> tuple[str, Config, nn.Module]:
 
 
 def test_the_configs_are_these_and_no_others():
-    detectors = ("faster-rcnn", "mask-rcnn")
+    assert len(LEAVES) == 24
     assert set(LEAVES) == {
-        f"{'odconv' if 'odconv' in backbone else 'baseline'}/"
-        f"{detector}_{backbone}_fpn_1x_coco"
-        for detector in detectors
+        f"{folder(backbone)}/{detector}_{backbone}_fpn_1x_coco"
+        for detector in ("faster-rcnn", "mask-rcnn")
         for backbone in BACKBONE
     }
+
+
+def folder(backbone: str) -> str:
+    _, _, system = backbone.partition("-")
+    return system.rstrip("0123456789x") or "baseline"
 
 
 @pytest.mark.parametrize("name", LEAVES)
@@ -142,15 +160,13 @@ def test_runs_are_kept_safe(name):
 @pytest.mark.parametrize("name", LEAVES)
 def test_starts_from_the_imagenet_weights_of_its_backbone(name):
     _, backbone = parts(name)
-    address = {
-        "mobilenetv2": "odconv://mobilenetv2_100",
-        "mobilenetv2-odconv1x": "odconv://mobilenetv2_100_1x",
-        "mobilenetv2-odconv4x": "odconv://mobilenetv2_100_4x",
-        "r50-odconv1x": "odconv://resnet50_1x",
-        "r50-odconv4x": "odconv://resnet50_4x",
-    }[backbone]
-    init = config(name).model.backbone.init_cfg
-    assert init == dict(type="Pretrained", checkpoint=address)
+    static, _, system = backbone.partition("-")
+    expected = dict(type="Pretrained", checkpoint=STATIC_WEIGHTS[static])
+    if system.startswith("odconv"):
+        expected["checkpoint"] += f"_{system.removeprefix('odconv')}"
+    elif system:
+        expected["inflate"] = True
+    assert config(name).model.backbone.init_cfg == expected
 
 
 def test_parameters_are_counted_exactly(built):
@@ -191,3 +207,50 @@ def test_predicts_boxes_and_masks(built):
             assert found.masks.shape == (len(found), 64, 64)
         else:
             assert "masks" not in found
+
+
+@pytest.fixture(scope="module", params=EXAMPLES, ids=lambda path: path.stem)
+def example(request) -> tuple[str, Config, nn.Module]:
+    torch.manual_seed(0)
+    cfg = Config.fromfile(request.param)
+    cfg.model.backbone.init_cfg = None
+    cfg.model.backbone.base_channels = 16
+    neck = cfg.model.neck.get("part", cfg.model.neck)
+    neck.in_channels = [64, 128, 256, 512]
+    init_default_scope("mmdet")
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return request.param.stem, cfg, model
+
+
+def test_there_is_an_example_of_a_neck_a_one_stage_detector_and_a_cascade():
+    assert [path.stem.split("_")[0] for path in EXAMPLES] == [
+        "cascade-rcnn",
+        "faster-rcnn",
+        "retinanet",
+    ]
+
+
+def test_an_example_is_dynamic_where_it_says(example):
+    name, _, model = example
+    dynamic = [n for n, m in model.named_modules() if isinstance(m, ODConv2d)]
+    if "fpn-odconv" in name:
+        assert dynamic == [f"neck.fpn_convs.{i}.conv" for i in range(4)]
+    elif name.startswith("retinanet"):
+        assert len(dynamic) == 3 * (6 + 3)
+        assert all(
+            n.startswith(("backbone.layer3", "backbone.layer4")) for n in dynamic
+        )
+    else:
+        assert len(dynamic) == 48
+
+
+def test_an_example_takes_a_training_step(example):
+    _, cfg, model = example
+    model.train()
+    data = model.data_preprocessor(batch(), training=True)
+    loss, _ = model.parse_losses(model(**data, mode="loss"))
+    assert torch.isfinite(loss)
+    build_optim_wrapper(model, cfg.optim_wrapper).backward(loss)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert [n for n, p in trained.items() if p.grad is None] == []
