@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from odconv_det.layers import AttendedNorm, DynamicConv2d
 from odconv_det.layers.arguments import at_least
 
 __all__ = ["Block", "blocks_of", "choose", "last_norms"]
@@ -30,10 +31,13 @@ class Block(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a convolution is; ``block`` is ``None`` outside the residual blocks."""
+    """Where a convolution is; ``block`` is ``None`` outside the residual blocks.
+
+    Those that are dynamic already keep their place, so that stages stay what they were.
+    """
 
     name: str
-    conv: nn.Conv2d
+    conv: nn.Module
     stage: int
     block: Block | None
 
@@ -87,37 +91,39 @@ def choose(
                 f"stages {sorted(stages)}, got {last_blocks}"
             )
         blocks = inside[-last_blocks:]
+    if isinstance(kernel_sizes, int):
+        raise ValueError(f"kernel_sizes must be like (3,), got {kernel_sizes!r}")
     sizes = None if kernel_sizes is None else {(k, k) for k in kernel_sizes}
     chosen = [
         place.name
         for place in places
-        if place.stage in stages
+        if type(place.conv) is nn.Conv2d
+        and place.stage in stages
         and (last_blocks is None or place.block in blocks)
         and (shortcuts or _SHORTCUT not in place.name)
         and (sizes is None or place.conv.kernel_size in sizes)
         and (names is None or re.fullmatch(names, place.name))
     ]
     if not chosen:
+        conditions = dict(
+            stages=sorted(stages),
+            kernel_sizes=kernel_sizes,
+            shortcuts=shortcuts,
+            last_blocks=last_blocks,
+            names=names,
+        )
+        shown = ", ".join(f"{k}={v!r}" for k, v in conditions.items() if v is not None)
         raise ValueError(
-            "no convolution of the network was chosen to be swapped, by "
-            f"{_shown(stages=stages, kernel_sizes=kernel_sizes, names=names)}"
+            f"no convolution of the network was chosen to be swapped, by {shown}"
         )
     return chosen
-
-
-def _shown(**conditions: Any) -> str:
-    return ", ".join(
-        f"{key}={sorted(value) if isinstance(value, set) else value!r}"
-        for key, value in conditions.items()
-        if value is not None
-    )
 
 
 def _places(network: nn.Module) -> list[_Place]:
     places = []
     after = 0  # the stage of what is outside the blocks and comes next
     for name, conv in network.named_modules(remove_duplicate=False):
-        if type(conv) is not nn.Conv2d:
+        if not isinstance(conv, nn.Conv2d | DynamicConv2d):
             continue
         match = _BLOCK.match(name)
         block = Block(int(match[1]), int(match[2])) if match else None
@@ -141,12 +147,17 @@ def last_norms(network: nn.Module) -> list[str]:
     """Names of the BatchNorm at the end of every residual block.
 
     Raises:
-        ValueError: if the network has no blocks named ``layer1.0``.
+        ValueError: if the network has no blocks named ``layer1.0``, or has feature
+            attention already.
     """
+    modules = list(network.named_modules())
+    if any(isinstance(module, AttendedNorm) for _, module in modules):
+        raise ValueError("the network has feature attention already")
+    inside = [f"{name}." for name, m in modules if isinstance(m, DynamicConv2d)]
     norms = blocks_of(
         name
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and ".attention." not in name
+        for name, module in modules
+        if isinstance(module, _BatchNorm) and not name.startswith(tuple(inside))
     )
     if not norms:
         raise ValueError(

@@ -125,7 +125,7 @@ def attend(
         The names of these norms, in the order of the network.
 
     Raises:
-        ValueError: if the network has no such blocks.
+        ValueError: if the network has no such blocks, or has feature attention already.
 
     Example:
         >>> attend(net, SE, reduction=16)
@@ -135,7 +135,7 @@ def attend(
         norm = network.get_submodule(name)
         attention = build(norm.num_features, **options)
         attention.to(device=norm.weight.device, dtype=norm.weight.dtype)
-        put(network, name, AttendedNorm(norm, attention.train(norm.training)))
+        put(network, name, AttendedNorm(norm, attention).train(norm.training))
     return names
 
 

@@ -28,16 +28,17 @@ class ECA(nn.Module):
         - input, output: ``(B, C, H, W)``
 
     Raises:
-        ValueError: if ``kernel_size`` is not an odd number.
+        ValueError: if ``channels`` is not an integer of at least 1, or ``kernel_size``
+            not an odd one.
     """
 
     def __init__(self, channels: int, kernel_size: int | None = 3) -> None:
         super().__init__()
+        self.channels = at_least(1, "channels", channels)
         if kernel_size is None:
-            kernel_size = int(abs(math.log2(channels) / 2 + 0.5)) | 1
+            kernel_size = int(abs(math.log2(self.channels) / 2 + 0.5)) | 1
         if at_least(1, "kernel_size", kernel_size) % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size!r}")
-        self.channels = channels
         self.weight = nn.Parameter(torch.empty(1, 1, kernel_size))
         self.reset_parameters()
 

@@ -21,10 +21,14 @@ class SE(nn.Module):
 
     Shape:
         - input, output: ``(B, C, H, W)``
+
+    Raises:
+        ValueError: if ``channels`` or ``reduction`` is not an integer of at least 1.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
+        channels = at_least(1, "channels", channels)
         hidden = max(channels // at_least(1, "reduction", reduction), 1)
         self.fc1 = Pointwise(channels, hidden, bias=False, init=default_init)
         self.fc2 = Pointwise(hidden, channels, bias=False, init=default_init)
