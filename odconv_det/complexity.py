@@ -122,7 +122,8 @@ def count(
     """Count what ``network(*inputs)`` needs, in eval mode.
 
     The network is called on torch's meta device, where nothing is computed, and is
-    itself left as it is.
+    itself left as it is. Count before :func:`odconv_det.fuse`: what that makes is named
+    in :attr:`Complexity.missing`.
 
     Args:
         network: any module, on any device. Its convolutions and linear layers are

@@ -71,7 +71,7 @@ class _Tracer(fx.Tracer):
         kwargs: dict[str, Any],
     ) -> Any:
         last = next(iter(reversed(self.graph.nodes)))
-        opaque = len(self.opaque)
+        opaque, stack = len(self.opaque), dict(self.module_stack)
         try:
             if has_hooks(m):
                 raise ValueError("a hook would be lost")
@@ -81,6 +81,9 @@ class _Tracer(fx.Tracer):
             while (node := next(iter(reversed(self.graph.nodes)))) is not last:
                 self.graph.erase_node(node)
             del self.opaque[opaque:]
+            # torch.fx leaves its entry of a module that raised.
+            self.module_stack.clear()
+            self.module_stack.update(stack)
             name = self.path_of_module(m)
             self.opaque.append(name)
             return self.create_proxy("call_module", name, args, kwargs)

@@ -56,7 +56,7 @@ def inflate(
         if key not in kernels
     }
     network.load_state_dict(rest, strict=False)
-    for norm in norms.values():
+    for norm in dict.fromkeys(norms.values()):  # one may have two names
         norm.inflate_()
     return network.state_dict()
 
@@ -72,9 +72,9 @@ def static_twin(static: Mapping[str, Tensor], network: nn.Module) -> nn.Module:
     static = _fitting(static, network)
     twin = copy.deepcopy(network)
     for name, layer in _layers(twin).items():
-        bias = layer.bias is not None
         size = layer.in_channels, layer.out_channels, layer.kernel_size
-        put(twin, name, nn.Conv2d(*size, *layer.geometry, bias=bias))
+        conv = nn.Conv2d(*size, *layer.geometry, bias=layer.bias is not None)
+        put(twin, name, conv.to(layer.weight))
     for name, attended in _norms(twin).items():
         put(twin, name, attended.norm)
     twin.load_state_dict(static)
@@ -85,17 +85,26 @@ def static_twin(static: Mapping[str, Tensor], network: nn.Module) -> nn.Module:
 def _fitting(static: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """The static weights under the network's names, all of them and no other."""
     expected = _expected(network)
-    # Old files do not have it, and only a BatchNorm without momentum reads it.
-    counters = {
-        key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")
-    }
+    plain = {key.removeprefix("module."): tensor for key, tensor in static.items()}
     # As they are for the library's own network, else renamed for MMDetection's.
-    for tensors in (dict(static), backbone_tensors(from_release(static))):
-        tensors = {**counters, **tensors}
+    for tensors in (plain, backbone_tensors(from_release(static))):
+        tensors = {**_counters(expected, tensors), **tensors}
         difference = mismatch(expected, tensors)
         if not difference:
             return tensors
     raise CheckpointError(f"the static weights do not fit: {difference}")
+
+
+def _counters(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Of the BatchNorms in the file: old files have none, and they are hardly read."""
+    suffix = "num_batches_tracked"
+    return {
+        key: torch.tensor(0)
+        for key in expected
+        if key.endswith(suffix) and f"{key.removesuffix(suffix)}running_mean" in tensors
+    }
 
 
 def _expected(network: nn.Module) -> dict[str, Tensor]:

@@ -66,7 +66,8 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
         )
     if layout != "contiguous":
         keep_contiguous(network, parts)
-    return network
+    # What stays as it is has parameters of its own.
+    return network.requires_grad_(False)
 
 
 def _make_static(network: nn.Module) -> None:

@@ -24,6 +24,7 @@ def dynamic_part(
     part: Mapping[str, Any],
     dynamic: Mapping[str, Any],
     where: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Build a neck, a head or another backbone, and make its convolutions dynamic.
 
@@ -32,6 +33,7 @@ def dynamic_part(
         dynamic: the layer, e.g. ``dict(type='ODConv2d', kernel_num=4)``.
         where: which convolutions, see :func:`odconv_det.placement.choose`; all by
             default.
+        **options: what a detector adds to the config of a head, such as ``train_cfg``.
 
     Raises:
         ValueError: if ``where`` chooses nothing.
@@ -40,7 +42,7 @@ def dynamic_part(
         In a config: ``neck=dict(type='Dynamic', part=dict(type='FPN', ...),
         dynamic=dict(type='ODConv2d', kernel_num=4), where=dict(kernel_sizes=(3,)))``
     """
-    network = MODELS.build(dict(part))
+    network = MODELS.build({**part, **options})
     make_dynamic(network, dynamic, where)
     return network
 
