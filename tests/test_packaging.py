@@ -125,6 +125,7 @@ def fresh_python(code, *blocked):
 def test_torch_and_numpy_are_enough_for_the_layers():
     result = fresh_python(
         "import torch, odconv_det, odconv_det.checkpoints, odconv_det.env\n"
+        "import odconv_det.complexity\n"
         "layer = odconv_det.ODConv2d(8, 8, 3, padding=1, kernel_num=4)\n"
         "assert layer(torch.zeros(2, 8, 5, 5)).shape == (2, 8, 5, 5)\n"
         "odconv_det.set_temperature(layer, 2.0)\n"
