@@ -77,7 +77,8 @@ class WEConv2d(DynamicConv2d):
         """The excited kernel, ``(Co, Ci/G, kh, kw)``."""
         kernel = self.weight * self.attention(self.weight)
         if self.magnitude:
-            largest = 1.1 * kernel.abs().max()
+            # A kernel of zeros stays one.
+            largest = 1.1 * kernel.abs().max().clamp(min=1e-12)
             kernel = largest * torch.atanh(kernel / largest)
         return kernel
 

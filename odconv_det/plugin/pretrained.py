@@ -87,19 +87,28 @@ class StrictPretrained:
             tensors = under(tensors, f"{prefix.rstrip('.')}.")
             if not tensors:
                 raise CheckpointError(f"{address} has no tensor under {prefix!r}")
-        verb = "loaded"
-        if start_static and mismatch(self.state_dict(), _ours(tensors)):
-            options = {} if start_static is True else start_static
-            tensors, verb = inflate(tensors, self, **options), "inflated"
-        tensors = _ours(tensors)
+        tensors = backbone_tensors(from_release(tensors))
         origin = f"{address} ({path})" if address.startswith(SCHEME) else address
         fresh = self._fresh_tensors(tensors)
+        verb = "loaded"
+        if start_static is not False and not _is_dynamic(tensors):
+            options = {} if start_static is True else start_static
+            tensors, verb = self._inflated(tensors | fresh, options, origin), "inflated"
+            tensors = {key: t for key, t in tensors.items() if key not in fresh}
         total = load_exactly(self, tensors | fresh, origin) - len(fresh)
         print_log(
             f"{type(self).__name__}: {verb} {len(tensors)} of {total} tensors from "
             f"{origin}" + (f"; {len(fresh)} of plugins start fresh" if fresh else ""),
             logger="current",
         )
+
+    def _inflated(
+        self, static: Mapping[str, Tensor], options: Mapping[str, Any], origin: str
+    ) -> dict[str, Tensor]:
+        try:
+            return inflate(static, self, **options)
+        except CheckpointError as error:
+            raise CheckpointError(f"{origin}: {error}") from error
 
     def _fresh_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = self.state_dict()
@@ -125,8 +134,8 @@ class StrictPretrained:
         return super().forward(x)
 
 
-def _ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return backbone_tensors(from_release(tensors))
+def _is_dynamic(tensors: Mapping[str, Tensor]) -> bool:
+    return any(".attention." in key for key in tensors)
 
 
 def is_pretrained(cfg: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from odconv_det.core.dispatch import force
 from odconv_det.layers import ODAttention
-from tests.layers.test_odconv_contract import GEOMETRIES, image, make
+from tests.layers.cases import GEOMETRIES, image, make
 from tests.oracle import odconv2d_oracle
 
 CASES = {
@@ -45,7 +45,7 @@ def gradients(layer, x, y, grad_y):
 
 
 def prepared(case, kernel_num, batch=3):
-    layer = make(kernel_num, **CASES[case]).double().eval()
+    layer = make("ODConv2d", kernel_num=kernel_num, **CASES[case]).double().eval()
     return layer, image(batch, dtype=torch.float64).requires_grad_()
 
 
@@ -152,7 +152,7 @@ class TestMemory:
     def test_saves_the_input_the_bank_and_small_things(
         self, case, kernel_num, scale, convolve
     ):
-        layer = make(kernel_num, **CASES[case]).eval()
+        layer = make("ODConv2d", kernel_num=kernel_num, **CASES[case]).eval()
         x = image(2, 40, 50).requires_grad_()
         with force(scale, convolve):
             y, saved = saved_by(layer, x)
@@ -167,7 +167,7 @@ class TestMemory:
         assert y.numel() > 2 * max(t.numel() for t in other)
 
     def test_autocast_saves_the_input_in_half_precision(self):
-        layer = make(4, kernel_size=3, padding=1).eval()
+        layer = make("ODConv2d", kernel_num=4, kernel_size=3, padding=1).eval()
         x = image(2, 40, 50).requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             _, saved = saved_by(layer, x)
@@ -175,7 +175,11 @@ class TestMemory:
         assert [t.dtype for t in maps] == [torch.bfloat16]
 
     def test_inference_saves_nothing(self):
-        layer = make(4, kernel_size=3, padding=1).eval().requires_grad_(False)
+        layer = (
+            make("ODConv2d", kernel_num=4, kernel_size=3, padding=1)
+            .eval()
+            .requires_grad_(False)
+        )
         y, saved = saved_by(layer, image())
         assert saved == []
         assert not y.requires_grad
@@ -258,7 +262,7 @@ class TestAutocast:
         self, case, scale, convolve
     ):
         _, grad_y, reference = expected(case, 4)
-        layer = make(4, **CASES[case]).eval()
+        layer = make("ODConv2d", kernel_num=4, **CASES[case]).eval()
         x = image(3).requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16), force(scale, convolve):
             y = layer(x)

@@ -4,6 +4,7 @@
     benchmark.py training       training step of the backbones
     benchmark.py memory         bytes kept for backward, and peak memory
     benchmark.py detector       a whole Faster R-CNN on one image
+    benchmark.py paper          the systems of the paper's speed table, at 224 px
     benchmark.py scale          how cost grows with size, batch and kernel number
     benchmark.py docs           write tables and pictures of docs/benchmarks.md anew
 
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 TOOLS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
 
-from analysis import detectors, measure, networks, report  # noqa: E402
+from analysis import detectors, measure, networks, report, speed_table  # noqa: E402
 from analysis.authors import use_authors_algorithm  # noqa: E402
 from odconv_det import fuse, unfold_batch_norms, use_triton  # noqa: E402
 from odconv_det.fusion import GraphedModule  # noqa: E402
@@ -54,6 +55,7 @@ def main() -> None:
     ignored = {
         "training": ("compile", "graphs"),
         "memory": ("compile", "graphs"),
+        "paper": ("compile",),
         "detector": ("compile", "graphs"),
     }
     if args.what == "scale" and (args.size or args.batch):
@@ -312,6 +314,34 @@ def scale(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 yield {**record, "task": "kernels"}
 
 
+def paper(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The systems of the paper's speed table, with the authors' ratios beside ours."""
+    device = torch.device(args.device)
+    batch = args.batch or speed_table.BATCHES[args.device]
+    for name in args.network:
+        variants = speed_table.variants(name)
+        for size in args.size or SIZES[:1]:
+            x = networks.images(batch, *size, seed=9).to(device, DTYPES[args.dtype])
+            steps = {}
+            for variant, network in variants.items():
+                network.to(device, DTYPES[args.dtype])
+                steps[variant] = functools.partial(_graphed(network, args), x)
+            with torch.no_grad():
+                timings = measure.interleave(steps, args.rounds, device)
+            for (system, form), timing in timings.items():
+                record = timing._asdict()
+                if form == "ours":
+                    record["paper"] = speed_table.paper_ratio(name, system, args.device)
+                label = _label(system, form)
+                yield _record("paper", name, batch, size, label, **record)
+
+
+def _label(system: str, form: str) -> str:
+    if form == "fused":
+        return f"{system}, fused"
+    return "static stock" if system == "static" else system
+
+
 def _record(
     task: str, network: str, batch: int, size: Size, variant: str, **values: float
 ) -> dict[str, Any]:
@@ -326,6 +356,7 @@ RUNS: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {
     "training": training,
     "memory": memory,
     "detector": detector,
+    "paper": paper,
     "scale": scale,
 }
 

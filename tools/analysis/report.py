@@ -19,7 +19,7 @@ __all__ = ["LEGEND", "line", "machine", "save", "table", "write_docs"]
 LEGEND = (
     "ratio to static stock (quartiles over rounds; median time), in memory the bytes "
     "kept for backward (peak of a step); authors: the release's algorithm, ours: the "
-    "network as built, fused: after fuse()"
+    "network as built, fused: after fuse(); paper: the ratio that its authors report"
 )
 
 Record = Mapping[str, Any]
@@ -144,7 +144,9 @@ def _case(record: Record) -> str:
 def _cell(record: Record) -> str:
     if "milliseconds" in record:
         spread = f"{record['low']:.2f}-{record['high']:.2f}"
-        return f"{record['ratio']:.2f} ({spread}; {record['milliseconds']:.0f} ms)"
+        paper = f"; paper {record['paper']:.2f}" if "paper" in record else ""
+        time = f"{record['milliseconds']:.0f} ms"
+        return f"{record['ratio']:.2f} ({spread}; {time}{paper})"
     saved, peak = record["saved_bytes"] / MIB, record["peak_bytes"] / MIB
     return f"{record['ratio']:.3f} ({saved:.0f} MiB; peak {peak:.0f})"
 

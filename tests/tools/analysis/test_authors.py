@@ -14,7 +14,7 @@ from odconv_det import ODConv2d
 from odconv_det.core.relu6 import OutputReLU6
 from tests.calibrated import calibrate, pictures
 from tests.golden_weights import golden_state
-from tests.layers.test_odconv_contract import GEOMETRIES, image, make
+from tests.layers.cases import GEOMETRIES, image, make
 from tests.layers.test_odconv_golden import CASES, GAIN, GOLDEN, close
 from tests.plugin import test_backbones_golden as golden
 from tests.plugin.test_backbones import small_mobilenet, small_resnet
@@ -93,7 +93,9 @@ def test_alone_reproduces_ill_conditioned_networks(name, two_threads):
 @pytest.mark.parametrize("kernel_num", [1, 4])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_equals_our_layer(geometry, kernel_num):
-    layer = make(kernel_num, **GEOMETRIES[geometry]).double().eval()
+    layer = (
+        make("ODConv2d", kernel_num=kernel_num, **GEOMETRIES[geometry]).double().eval()
+    )
     x = image(3, dtype=torch.float64)
     ours = with_gradients(layer, x)
     theirs = with_gradients(use_authors_algorithm(layer), x)
@@ -123,7 +125,9 @@ def test_nothing_of_ours_is_left_in_the_network(build):
 
 
 def test_other_modules_stay():
-    network = nn.Sequential(nn.Conv2d(8, 8, 1), make(kernel_size=1, out_channels=8))
+    network = nn.Sequential(
+        nn.Conv2d(8, 8, 1), make("ODConv2d", kernel_size=1, out_channels=8)
+    )
     before = network[0]
     use_authors_algorithm(network)
     assert network[0] is before

@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.append(str(ROOT / "tools"))
 
-from analysis import measure, networks, report  # noqa: E402
+from analysis import measure, networks, report, speed_table  # noqa: E402
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 CPU = torch.device("cpu")
@@ -38,6 +38,7 @@ SMALL = ("--network", "mobilenetv2", "--kernel-num", "1", "--size", "64x64")
         ("training", ["static stock", "authors 1x", "ours 1x"]),
         ("memory", ["static stock", "ours 1x", "ours 1x, BN not folded"]),
         ("detector", ["static stock", "static fused", "authors 1x", "fused 1x"]),
+        ("paper", ["static stock", "CondConv 8x", "DCD, fused", "ODConv 4x"]),
     ],
 )
 def test_prints_a_table_and_writes_json_and_a_picture(what, rows, tmp_path):
@@ -76,6 +77,17 @@ def test_wrong_arguments_end_in_one_line(words, reason, tmp_path):
     done = benchmark(tmp_path, *words)
     assert done.returncode == 2
     assert reason in done.stderr.splitlines()[-1]
+
+
+def test_the_papers_speeds_become_ratios_of_times():
+    ratio = speed_table.paper_ratio
+    assert ratio("resnet50", "static", "cpu") == 1
+    assert ratio("resnet50", "ODConv 4x", "cpu") == pytest.approx(6.4 / 2.5)
+    assert ratio("mobilenetv2", "DCD", "cuda") == pytest.approx(1452.3 / 875.7)
+    record = dict(ratio=1.5, low=1.4, high=1.6, milliseconds=20.0, paper=1.82)
+    record |= dict(task="paper", network="resnet50", variant="DCD")
+    shown = report.table([record | dict(batch=1, size=[224, 224])])
+    assert "| DCD | 1.50 (1.40-1.60; 20 ms; paper 1.82) |" in shown
 
 
 def test_every_round_runs_every_variant_once_in_turn():
