@@ -12,6 +12,7 @@ __all__ = [
     "ODConv2d",
     "__version__",
     "attend",
+    "calibrate",
     "fold_batch_norms",
     "fuse",
     "inflate",
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _DIAGNOSING = sys.argv[:1] == ["-m"] and "odconv_det.env" in sys.orig_argv
 
 if not _DIAGNOSING:
+    from odconv_det.calibration import calibrate
     from odconv_det.checkpoints import inflate
     from odconv_det.core.accelerate import use_triton
     from odconv_det.folding import fold_batch_norms, unfold_batch_norms

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -11,9 +13,48 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
+from odconv_det.calibration import calibrate, inner_norms
 from odconv_det.fusion import fuse
 
-__all__ = ["FuseHook"]
+__all__ = ["CalibrateHook", "FuseHook"]
+
+
+@HOOKS.register_module(force=True)
+class CalibrateHook(Hook):
+    """Calibrate the BatchNorms inside the dynamic layers of an inflated backbone.
+
+    Before the first iteration, with images of the train data loader
+    (:func:`odconv_det.calibrate`). A run that starts from other weights, is resumed or
+    loads a checkpoint is left alone.
+
+    Args:
+        batches: how many.
+    """
+
+    priority = "VERY_HIGH"  # before hooks that copy the weights, such as EMA
+
+    def __init__(self, batches: int = 32) -> None:
+        self.batches = batches
+
+    def before_train(self, runner: Runner) -> None:
+        """Run the backbone on some batches."""
+        model = _inner(runner)
+        backbone = getattr(model, "backbone", None)
+        started = runner.iter > 0 or runner._load_from is not None
+        if started or not getattr(backbone, "inflated", False):
+            return
+        loader = itertools.islice(runner.train_dataloader, self.batches)
+        images = (model.data_preprocessor(data)["inputs"] for data in loader)
+        norms = calibrate(backbone, images)
+        for norm in inner_norms(backbone):  # each process has seen other images
+            for statistic in (norm.running_mean, norm.running_var):
+                all_reduce(statistic, "mean")
+        if norms:
+            print_log(
+                f"calibrated {norms} BatchNorms inside dynamic layers with "
+                f"{self.batches} batches",
+                logger="current",
+            )
 
 
 @HOOKS.register_module(force=True)

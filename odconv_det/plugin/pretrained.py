@@ -50,6 +50,7 @@ class StrictPretrained:
     """
 
     _missing_weights: str | None = None
+    inflated = False  # whether static weights were the start
 
     def init_weights(self) -> None:
         if self.is_init:  # mmengine warns, and leaves everything as it is
@@ -91,10 +92,16 @@ class StrictPretrained:
         origin = f"{address} ({path})" if address.startswith(SCHEME) else address
         fresh = self._fresh_tensors(tensors)
         verb = "loaded"
-        if start_static is not False and not _is_dynamic(tensors):
+        # A file of the dynamic network itself is loaded as it is.
+        if (
+            start_static is not False
+            and not _is_dynamic(tensors)
+            and _is_dynamic(self.state_dict())
+        ):
             options = {} if start_static is True else start_static
             tensors, verb = self._inflated(tensors | fresh, options, origin), "inflated"
             tensors = {key: t for key, t in tensors.items() if key not in fresh}
+            self.inflated = True
         total = load_exactly(self, tensors | fresh, origin) - len(fresh)
         print_log(
             f"{type(self).__name__}: {verb} {len(tensors)} of {total} tensors from "
