@@ -117,9 +117,9 @@ def test_a_whole_network_starts_as_its_static_twin(name, kind):
     if name == "resnet":
         assert largest_error(network, twin) <= 1e-5
         assert largest_error(twin, static_network(name)) <= 1e-6
-    # What is left of a difference is rounding.
+    # MobileNetV2's last map multiplies the rounding of float32 by more than that.
     assert largest_error(network.double(), twin.double()) <= 1e-5
-    # Folding decides whether the convolution or the norm works; and so in training.
+    # The start of training, where the norms work by themselves.
     network.train()
     for y in network.float()(pictures(2, 64)):
         assert y.isfinite().all()
@@ -350,6 +350,7 @@ class TestOtherLibraries:
     """A network with its own names, a classifier among them."""
 
     def pair(self, layer=CondConv2d):
+        torch.manual_seed(0)
         source = calibrate(LookalikeResNet())
         net = copy.deepcopy(source)
         swap(net, dict(shortcuts=True), layer)
@@ -392,6 +393,7 @@ class TestOtherLibraries:
 
     def test_a_block_that_has_two_places(self):
         """It is inflated once."""
+        torch.manual_seed(0)
         block = LookalikeResNet().layer1[0]
         source = nn.ModuleDict({"layer1": nn.Sequential(block, block)}).eval()
         net = copy.deepcopy(source)

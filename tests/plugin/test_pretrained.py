@@ -16,11 +16,13 @@ from torch import nn
 from odconv_det.checkpoints import (
     CheckpointError,
     from_release,
+    inflate,
     read_tensors,
     write_tensors,
 )
 from odconv_det.plugin.backbones import (
     DynamicMobileNetV2,
+    DynamicResNet,
     OD_MobileNetV2,
     ODMobileNetV2,
     ODResNet,
@@ -341,3 +343,157 @@ def test_mmengine_takes_an_address_as_a_checkpoint(
     network = ODMobileNetV2(0.5, kernel_num=4)
     load_checkpoint(network, "odconv://mobilenetv2_050_4x", strict=True)
     assert_holds(network, tensors)
+
+
+class TestInflate:
+    """``inflate=...``: the weights of the static network are a start as well."""
+
+    def static(self, tmp_path, rename=dict):
+        torch.manual_seed(0)
+        weights = DynamicMobileNetV2(0.25).state_dict()
+        write_tensors(tmp_path / "static.pth", rename(weights))
+        return tmp_path / "static.pth", weights
+
+    def network(self, path, inflate=True, **options):
+        dynamic = dict(type="DyConv2d", kernel_num=2)
+        feature_attention = dict(type="SE")
+        return DynamicMobileNetV2(
+            0.25,
+            dynamic=dynamic,
+            feature_attention=feature_attention,
+            **pretrained(path, inflate=inflate, **options),
+        )
+
+    def test_starts_from_a_static_file(self, tmp_path, log):
+        path, weights = self.static(tmp_path)
+        network = self.network(path)
+        network.init_weights()
+        assert_holds(network, inflate(weights, network))
+        total = len(network.state_dict())
+        said = [line for line in log if "DynamicMobileNetV2:" in line]
+        assert said == [
+            f"DynamicMobileNetV2: inflated {total} of {total} tensors from {path}"
+        ]
+        x = torch.randn(2, 3, 64, 64)
+        source = DynamicMobileNetV2(0.25).eval()
+        source.load_state_dict(weights)
+        for y, expected in zip(network.eval()(x), source(x), strict=True):
+            torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        "options", [dict(noise=0.3), dict(seed=5), dict(noise=0.3, seed=5), {}]
+    )
+    def test_takes_noise_and_seed(self, tmp_path, options):
+        path, weights = self.static(tmp_path)
+        network = self.network(path, inflate=options or True)
+        network.init_weights()
+        assert_holds(network, inflate(weights, network, **options))
+        other = inflate(weights, network, noise=0.01, seed=6)
+        key = "conv2.conv.weight"
+        assert not torch.equal(network.state_dict()[key], other[key])
+
+    def test_an_empty_dict_has_the_defaults(self, tmp_path):
+        path, weights = self.static(tmp_path)
+        network = self.network(path, inflate={})
+        network.init_weights()
+        assert_holds(network, inflate(weights, network))
+
+    def test_a_dynamic_file_is_loaded_as_it_is(self, tmp_path, log):
+        source = self.network("")
+        write_tensors(tmp_path / "dynamic.pth", source.state_dict())
+        network = self.network(tmp_path / "dynamic.pth")
+        network.init_weights()
+        assert_holds(network, source.state_dict())
+        assert any(": loaded " in line for line in log)
+        assert not any("inflated" in line for line in log)
+
+    def test_a_file_of_the_release_is_loaded_as_it_is(self, mobilenet_file):
+        path, tensors = mobilenet_file
+        network = ODMobileNetV2(0.5, kernel_num=4, **pretrained(path, inflate=True))
+        network.init_weights()
+        assert_holds(network, tensors)
+
+    def test_reads_a_detector_and_a_prefix(self, tmp_path):
+        def detector(weights):
+            return {f"backbone.{k}": t for k, t in weights.items()} | {
+                "neck.weight": torch.zeros(1)
+            }
+
+        path, weights = self.static(tmp_path, detector)
+        for options in ({}, dict(prefix="backbone"), dict(prefix="backbone.")):
+            network = self.network(path, **options)
+            network.init_weights()
+            assert_holds(network, inflate(weights, network))
+
+    def test_a_static_network_loads_its_file(self, tmp_path, log):
+        path, weights = self.static(tmp_path)
+        network = DynamicMobileNetV2(0.25, **pretrained(path, inflate=True))
+        network.init_weights()
+        assert_holds(network, weights)
+        assert any(": loaded " in line for line in log)
+
+    def test_without_it_a_static_file_does_not_fit(self, tmp_path):
+        path, _ = self.static(tmp_path)
+        with pytest.raises(CheckpointError, match="kernel_num=static"):
+            self.network(path, inflate=False).init_weights()
+
+    def test_a_static_file_of_another_network_raises(self, tmp_path):
+        path, _ = self.static(tmp_path)
+        network = DynamicMobileNetV2(
+            0.5, dynamic=dict(type="DyConv2d"), **pretrained(path, inflate=True)
+        )
+        with pytest.raises(CheckpointError, match=r"widen_factor=0\.25") as caught:
+            network.init_weights()
+        assert str(path) in str(caught.value)
+
+    def test_a_dynamic_file_of_another_network_raises(self, mobilenet_file):
+        path = mobilenet_file[0]
+        network = ODMobileNetV2(0.5, kernel_num=2, **pretrained(path, inflate=True))
+        with pytest.raises(CheckpointError, match="made with kernel_num=4, .*=2"):
+            network.init_weights()
+
+    def test_a_wrong_option_raises(self, tmp_path):
+        path, _ = self.static(tmp_path)
+        with pytest.raises(TypeError, match="sede"):
+            self.network(path, inflate=dict(sede=1)).init_weights()
+
+    @pytest.mark.parametrize("dynamic_file", [False, True])
+    def test_plugins_start_fresh(self, tmp_path, log, dynamic_file):
+        """As they do without inflation."""
+        block = dict(cfg=dict(type="ContextBlock", ratio=0.25), position="after_conv2")
+        dynamic = dict(type="DyConv2d", kernel_num=2)
+        options = dict(depth=50, base_channels=16)
+        plain = DynamicResNet(**options, dynamic=dynamic if dynamic_file else None)
+        write_tensors(tmp_path / "plain.pth", plain.state_dict())
+        network = DynamicResNet(
+            **options,
+            dynamic=dynamic,
+            plugins=[block],
+            **pretrained(tmp_path / "plain.pth", inflate=True),
+        )
+        network.init_weights()
+        bank = network.layer1[0].conv1.weight.mean(0)
+        expected = plain.layer1[0].conv1.weight
+        expected = expected.mean(0) if dynamic_file else expected
+        torch.testing.assert_close(bank, expected)
+        assert any("of plugins start fresh" in line for line in log)
+
+    def test_a_missing_file_stops_training_only(self, tmp_path):
+        network = self.network(tmp_path / "not_there.pth")
+        network.init_weights()
+        with pytest.raises(CheckpointError, match="not_there.pth"):
+            network(torch.zeros(2, 3, 64, 64))
+
+    def test_the_config_is_left_as_it_was(self, tmp_path):
+        path, _ = self.static(tmp_path)
+        cfg = dict(
+            type="DynamicMobileNetV2",
+            widen_factor=0.25,
+            dynamic=dict(type="ODConv2d", kernel_num=2),
+            **pretrained(path, inflate=dict(noise=0.2, seed=1)),
+        )
+        before = json.dumps(cfg)
+        network = MODELS.build(cfg)
+        network.init_weights()
+        assert json.dumps(cfg) == before
+        assert network.init_cfg == cfg["init_cfg"]
