@@ -12,8 +12,8 @@ setup:  ## make .venv with everything needed (PYTHON=python3.12 picks an interpr
 demo: setup  ## train and evaluate a detector on real images, on the CPU
 	$(RUN) tools/demo/run.py
 
-test: lint  ## lint and every test
-	$(RUN) -m pytest -q
+test: lint  ## lint and every test, in two processes
+	$(RUN) -m pytest -q -n 2 --dist loadfile
 
 lint: setup  ## check style
 	$(RUN) -m ruff check .

@@ -234,7 +234,8 @@ def install():
     pip("mmengine", "onedl-mmengine")
     install_mmcv()
     pip("mmdetection", "--no-build-isolation", "onedl-mmdetection")
-    pip("tools for tests and files", "pytest", "ruff", "safetensors", "gdown")
+    tools = ("pytest", "pytest-xdist", "ruff", "safetensors", "gdown")
+    pip("tools for tests and files", *tools)
     if sys.platform == "linux" and platform.machine() == "x86_64":
         pip("triton, whose kernels are tested in its interpreter", "triton>=3.4")
     pip("odconv_det", "--no-deps", "--no-build-isolation", "-e", ".")

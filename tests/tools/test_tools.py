@@ -12,12 +12,14 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
+from mmdet.models.backbones import MobileNetV2
 
 from tests.tiny_coco import TINY_RUN, as_cfg_options, write_tiny_coco
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "odconv"
 MASK_RCNN = CONFIGS / "mask-rcnn_mobilenetv2-odconv4x_fpn_1x_coco.py"
+DCD = CONFIGS.parent / "dcd" / "faster-rcnn_mobilenetv2-dcd_fpn_1x_coco.py"
 FASTER_RCNN = CONFIGS / "faster-rcnn_mobilenetv2-odconv4x_fpn_1x_coco.py"
 MMDET_TOOLS = Path(mmdet.__file__).parent / ".mim" / "tools"
 
@@ -203,6 +205,41 @@ def test_two_processes_on_a_cpu_start_from_a_checkpoint(trained):
     assert "Load checkpoint from" in output
     # Four images on two processes, two at a time.
     assert steps(folder / "distributed" / "epoch_1.pth") == (1, 1)
+
+
+def test_two_processes_start_from_inflated_weights(trained):
+    folder, _ = trained
+    torch.manual_seed(0)
+    torch.save(MobileNetV2(0.25).state_dict(), folder / "static.pth")
+    weights = {"model.backbone.init_cfg.checkpoint": "static.pth"}
+    output = ok(
+        start(
+            folder,
+            ROOT / "tools" / "dist_train.sh",
+            DCD,
+            2,
+            "--work-dir=inflated",
+            *options(weights),
+            PORT=free_port(),
+        )
+    )
+    assert "DynamicMobileNetV2: inflated" in output
+    assert "calibrated 64 BatchNorms" in output
+    state = torch.load(folder / "inflated" / "epoch_1.pth", weights_only=False)
+    norm = "backbone.layer2.0.linear_conv.conv.fusion.bn1.running_var"
+    assert state["state_dict"][norm].max() != 1
+    output = ok(
+        python(
+            folder,
+            ROOT / "tools" / "train.py",
+            DCD,
+            "--work-dir=inflated",
+            "--resume",
+            *options(weights, {"train_cfg.max_epochs": 2}),
+        )
+    )
+    assert "resumed epoch: 1" in output
+    assert "calibrated" not in output
 
 
 def test_two_processes_evaluate_mirrored_images_with_a_fused_detector(trained):
