@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,22 +12,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from odconv_det.layers import AttendedNorm, DynamicConv2d
 from odconv_det.layers.arguments import at_least
 
-__all__ = ["Block", "blocks_of", "choose", "last_norms"]
+__all__ = ["Block", "blocks_of", "choose", "conditions", "last_norms"]
 
-_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")
+_BLOCK = re.compile(r"((?:.+\.)?)layer(\d+)\.(\d+)\.")
 _SHORTCUT = ".downsample."
 
 
 class Block(NamedTuple):
-    """A residual block: ``layer<stage>.<number>``."""
+    """A residual block: ``<prefix>layer<stage>.<number>``."""
 
+    prefix: str
     stage: int
     number: int
-
-    @property
-    def name(self) -> str:
-        """Of the module in its network."""
-        return f"layer{self.stage}.{self.number}"
 
 
 class _Place(NamedTuple):
@@ -78,6 +74,14 @@ def choose(
             "this one has none: choose by names or kernel_sizes"
         )
     known = {place.stage for place in places}
+    given = dict(
+        stages=stages,
+        kernel_sizes=kernel_sizes,
+        last_blocks=last_blocks,
+        names=names,
+    )
+    if not isinstance(shortcuts, bool):
+        raise ValueError(f"shortcuts must be True or False, got {shortcuts!r}")
     if stages is None:
         # A network without blocks has no stem that could be told from the rest.
         stages = known - {0} if blocks else known
@@ -91,9 +95,8 @@ def choose(
                 f"stages {sorted(stages)}, got {last_blocks}"
             )
         blocks = inside[-last_blocks:]
-    if isinstance(kernel_sizes, int):
-        raise ValueError(f"kernel_sizes must be like (3,), got {kernel_sizes!r}")
-    sizes = None if kernel_sizes is None else {(k, k) for k in kernel_sizes}
+    sizes = None if kernel_sizes is None else _squares(kernel_sizes)
+    pattern = None if names is None else _pattern(names)
     chosen = [
         place.name
         for place in places
@@ -102,21 +105,44 @@ def choose(
         and (last_blocks is None or place.block in blocks)
         and (shortcuts or _SHORTCUT not in place.name)
         and (sizes is None or place.conv.kernel_size in sizes)
-        and (names is None or re.fullmatch(names, place.name))
+        and (pattern is None or pattern.fullmatch(place.name))
     ]
     if not chosen:
-        conditions = dict(
-            stages=sorted(stages),
-            kernel_sizes=kernel_sizes,
-            shortcuts=shortcuts,
-            last_blocks=last_blocks,
-            names=names,
-        )
-        shown = ", ".join(f"{k}={v!r}" for k, v in conditions.items() if v is not None)
+        shown = ", ".join(f"{k}={v!r}" for k, v in given.items() if v is not None)
         raise ValueError(
-            f"no convolution of the network was chosen to be swapped, by {shown}"
+            f"no convolution of the network was chosen to be swapped, by {shown}; it "
+            f"has {', '.join(place.name for place in places[:3]) or 'none'}, ..."
         )
     return chosen
+
+
+def conditions(where: Mapping[str, Any]) -> dict[str, Any]:
+    """``where`` of a config, if its words are arguments of :func:`choose`.
+
+    Raises:
+        ValueError: for another word.
+    """
+    words = ("stages", "kernel_sizes", "shortcuts", "last_blocks", "names")
+    unknown = [word for word in where if word not in words]
+    if unknown:
+        raise ValueError(f"where knows {', '.join(words)}, got {unknown[0]!r}")
+    return dict(where)
+
+
+def _squares(sizes: Collection[int]) -> set[tuple[int, int]]:
+    listed = isinstance(sizes, list | tuple | set | range)
+    if not (listed and all(isinstance(size, int) for size in sizes)):
+        raise ValueError(f"kernel_sizes must be like (3,), got {sizes!r}")
+    return {(size, size) for size in sizes}
+
+
+def _pattern(names: str) -> re.Pattern[str]:
+    try:
+        return re.compile(names)
+    except (re.error, TypeError) as error:
+        raise ValueError(
+            f"names must be a regular expression, got {names!r}: {error}"
+        ) from None
 
 
 def _places(network: nn.Module) -> list[_Place]:
@@ -126,11 +152,15 @@ def _places(network: nn.Module) -> list[_Place]:
         if not isinstance(conv, nn.Conv2d | DynamicConv2d):
             continue
         match = _BLOCK.match(name)
-        block = Block(int(match[1]), int(match[2])) if match else None
+        block = _block(match) if match else None
         if block:
             after = block.stage + 1
         places.append(_Place(name, conv, block.stage if block else after, block))
     return places
+
+
+def _block(match: re.Match[str]) -> Block:
+    return Block(match[1], int(match[2]), int(match[3]))
 
 
 def blocks_of(names: Iterable[str]) -> Mapping[Block, list[str]]:
@@ -139,7 +169,7 @@ def blocks_of(names: Iterable[str]) -> Mapping[Block, list[str]]:
     for name in names:
         match = _BLOCK.match(name)
         if match and _SHORTCUT not in name:
-            blocks.setdefault(Block(int(match[1]), int(match[2])), []).append(name)
+            blocks.setdefault(_block(match), []).append(name)
     return blocks
 
 

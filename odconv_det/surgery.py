@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from odconv_det.layers import AttendedNorm, DynamicConv2d
-from odconv_det.placement import blocks_of, choose, last_norms
+from odconv_det.placement import blocks_of, choose, conditions, last_norms
 
 __all__ = ["attend", "geometry", "put", "swap"]
 
@@ -50,8 +50,9 @@ def swap(
     the same dtype and mode; its weights are not carried over
     (:func:`odconv_det.inflate` does that). Subclasses of ``nn.Conv2d`` are another
     operation and stay. A convolution used in two places is replaced by one layer in
-    both. What a paper's layers share within a residual block (CondConv its routing),
-    those of one block named ``layer1.0`` share.
+    both. What a paper's layers share within a residual block (CondConv its routing,
+    WeightNet its width), the chosen ones in a block named ``layer1.0`` share; the first
+    of them gives it.
 
     Args:
         network: changed in place.
@@ -77,7 +78,7 @@ def swap(
         raise ValueError("a convolution cannot replace itself: build the layer instead")
     names = _chosen(network, where)
     convs = {name: network.get_submodule(name) for name in names}
-    layers = {conv: _like(conv, build, options) for conv in convs.values()}
+    layers = {conv: _like(name, conv, build, options) for name, conv in convs.items()}
     for inside in blocks_of(names).values():
         block = list(dict.fromkeys(layers[convs[name]] for name in inside))
         if all(isinstance(layer, DynamicConv2d) for layer in block):
@@ -89,7 +90,7 @@ def swap(
 
 def _chosen(network: nn.Module, where: Where) -> list[str]:
     if isinstance(where, Mapping):
-        return choose(network, **where)
+        return choose(network, **conditions(where))
     if not callable(where) or isinstance(where, type):
         raise ValueError(
             "where must be a function (name, conv) -> bool or a dict of conditions, "
@@ -106,9 +107,15 @@ def _chosen(network: nn.Module, where: Where) -> list[str]:
 
 
 def _like(
-    conv: nn.Conv2d, build: Callable[..., nn.Module], options: dict[str, Any]
+    name: str,
+    conv: nn.Conv2d,
+    build: Callable[..., nn.Module],
+    options: dict[str, Any],
 ) -> nn.Module:
-    layer = build(**geometry(conv), **options)
+    try:
+        layer = build(**geometry(conv), **options)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     layer.to(device=conv.weight.device, dtype=conv.weight.dtype)
     return layer.train(conv.training)
 
@@ -130,13 +137,18 @@ def attend(
     Example:
         >>> attend(net, SE, reduction=16)
     """
-    names = last_norms(network)
-    for name in names:
-        norm = network.get_submodule(name)
+    norms = {name: network.get_submodule(name) for name in last_norms(network)}
+    for name, norm in norms.items():
+        if norm.weight is None:
+            raise ValueError(
+                f"feature attention needs a BatchNorm with weight and bias, and {name} "
+                "has none"
+            )
+    for name, norm in norms.items():
         attention = build(norm.num_features, **options)
         attention.to(device=norm.weight.device, dtype=norm.weight.dtype)
         put(network, name, AttendedNorm(norm, attention).train(norm.training))
-    return names
+    return list(norms)
 
 
 def put(network: nn.Module, name: str, module: nn.Module) -> None:

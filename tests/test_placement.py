@@ -312,9 +312,8 @@ def test_the_words_may_come_from_a_config():
 def test_blocks_have_their_convolutions_in_order_and_no_shortcuts():
     names = [*STEM, *RESNET_18, *SHORTCUTS_18, "neck.conv"]
     blocks = blocks_of(names)
-    assert list(blocks) == [Block(i, j) for i in (1, 2, 3, 4) for j in (0, 1)]
-    assert blocks[Block(2, 0)] == ["layer2.0.conv1", "layer2.0.conv2"]
-    assert [block.name for block in blocks][:2] == ["layer1.0", "layer1.1"]
+    assert list(blocks) == [Block("", i, j) for i in (1, 2, 3, 4) for j in (0, 1)]
+    assert blocks[Block("", 2, 0)] == ["layer2.0.conv1", "layer2.0.conv2"]
 
 
 class TestLastNorms:
@@ -322,12 +321,13 @@ class TestLastNorms:
     def test_of_a_resnet_are_before_the_addition(self, depth, last):
         names = RESNET_18 if depth == 18 else RESNET_50
         assert last_norms(resnet(depth)) == [
-            f"{block.name}.{last}" for block in blocks_of(names)
+            f"layer{block.stage}.{block.number}.{last}" for block in blocks_of(names)
         ]
 
     def test_of_a_mobilenet_follow_the_linear_convolutions(self):
         assert last_norms(mobilenet()) == [
-            f"{block.name}.linear_conv.bn" for block in blocks_of(MOBILENET)
+            f"layer{block.stage}.{block.number}.linear_conv.bn"
+            for block in blocks_of(MOBILENET)
         ]
 
     @pytest.mark.parametrize("layer", [ODConv2d, DCDConv2d])

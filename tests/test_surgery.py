@@ -268,3 +268,35 @@ class TestAttend:
         net = network()
         with pytest.raises(ValueError, match=r"layer1\.0"):
             attend(net, SE)
+
+
+class _Wrapped(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.backbone = network
+
+
+def test_blocks_of_a_wrapped_network_share_as_well():
+    net = _Wrapped(LookalikeResNet())
+    swap(net, lambda name, conv: "layer2" in name and "down" not in name, CondConv2d)
+    routings = [n for n, _ in net.named_parameters() if n.endswith("attention.fc.bias")]
+    assert len(routings) == len(net.backbone.layer2)
+    assert all(n.startswith("backbone.layer2") for n in routings)
+
+
+def test_an_unknown_word_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match="where knows stages, .*got 'stage'"):
+        swap(LookalikeResNet(), dict(stage=1), ODConv2d)
+
+
+def test_an_error_of_a_layer_names_the_convolution():
+    with pytest.raises(ValueError, match=r"^layer1\.0\.conv1: kernel_num"):
+        swap(LookalikeResNet(), dict(stages=(1,)), ODConv2d, kernel_num=0)
+
+
+def test_attention_behind_a_norm_without_weight_is_refused_before_a_change():
+    net = LookalikeResNet()
+    net.layer2[0].bn2 = nn.BatchNorm2d(32, affine=False)
+    with pytest.raises(ValueError, match=r"layer2\.0\.bn2 has none"):
+        attend(net, SE)
+    assert not any(isinstance(m, AttendedNorm) for m in net.modules())

@@ -18,11 +18,13 @@ from odconv_det.checkpoints import (
     CheckpointError,
     check_suffix,
     inflate,
+    largest_difference,
     locate,
     read_tensors,
     static_twin,
     write_tensors,
 )
+from odconv_det.layers import AttendedNorm, DynamicConv2d
 
 TOLERANCE = 1e-4  # of each map's largest value; rounding gives about 3e-6
 
@@ -51,24 +53,21 @@ def build_backbone(config: str) -> nn.Module:
     from mmdet.utils import register_all_modules
     from mmengine.config import Config
 
-    cfg = Config.fromfile(config)
-    register_all_modules(init_default_scope=True)
-    if "backbone" not in cfg.get("model", {}):
-        raise CheckpointError(f"{config} has no model.backbone")
-    backbone = MODELS.build(cfg.model.backbone)
+    try:
+        cfg = Config.fromfile(config)
+        register_all_modules(init_default_scope=True)
+        backbone = MODELS.build(cfg.model.backbone)
+    except Exception as error:  # a config is a program, which can fail in any way
+        raise CheckpointError(
+            f"the backbone of {config} cannot be built: {error}"
+        ) from error
+    if not any(isinstance(m, DynamicConv2d | AttendedNorm) for m in backbone.modules()):
+        raise CheckpointError(
+            f"the backbone of {config} is static, and takes static weights as they are"
+        )
     backbone.init_cfg = None  # its weights are what is being made
     backbone.eval()
     return backbone
-
-
-@torch.no_grad()
-def largest_difference(one: nn.Module, other: nn.Module) -> float:
-    """Of two backbones' maps of noise, relative to each map's largest value."""
-    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    return max(
-        float((a - b).abs().max() / b.abs().max())
-        for a, b in zip(one(image), other(image), strict=True)
-    )
 
 
 def start(
@@ -77,7 +76,8 @@ def start(
     """The inflated state dict, and how far its function is from the static one."""
     state = inflate(static, backbone, noise=noise, seed=seed)
     backbone.load_state_dict(state)
-    difference = largest_difference(backbone, static_twin(static, backbone))
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    difference = largest_difference(static_twin(static, backbone), backbone, image)
     if not difference < TOLERANCE:
         raise CheckpointError(
             f"the inflated weights compute other maps ({difference:.0e} of the largest "
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         meta = {"format": "pt", "source": args.source, "noise": str(args.noise)}
         write_tensors(args.output, state, meta)
     except (CheckpointError, FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     print(
         f"{args.output}: {len(state)} tensors of {type(backbone).__name__}; its maps "

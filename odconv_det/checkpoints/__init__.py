@@ -7,7 +7,7 @@ from odconv_det.checkpoints.files import (
     read_tensors,
     write_tensors,
 )
-from odconv_det.checkpoints.inflate import inflate, static_twin
+from odconv_det.checkpoints.inflate import inflate, largest_difference, static_twin
 from odconv_det.checkpoints.keys import backbone_tensors, from_release, under
 from odconv_det.checkpoints.verify import load_exactly, mismatch
 from odconv_det.checkpoints.zoo import locate
@@ -20,6 +20,7 @@ __all__ = [
     "from_release",
     "inflate",
     "is_torch_file",
+    "largest_difference",
     "load_exactly",
     "locate",
     "mismatch",

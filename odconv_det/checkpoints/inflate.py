@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 
 import torch
@@ -14,7 +15,7 @@ from odconv_det.checkpoints.verify import mismatch
 from odconv_det.layers import AttendedNorm, DynamicConv2d
 from odconv_det.surgery import put
 
-__all__ = ["inflate", "static_twin"]
+__all__ = ["inflate", "largest_difference", "static_twin"]
 
 
 def inflate(
@@ -41,7 +42,10 @@ def inflate(
 
     Raises:
         CheckpointError: if a tensor is missing, left over or of another shape.
+        ValueError: if ``noise`` is negative or not finite.
     """
+    if not (noise >= 0 and math.isfinite(noise)):
+        raise ValueError(f"noise must be at least 0 and finite, got {noise!r}")
     static = _fitting(static, network)
     network = copy.deepcopy(network)
     layers, norms = _layers(network), _norms(network)
@@ -82,6 +86,21 @@ def static_twin(static: Mapping[str, Tensor], network: nn.Module) -> nn.Module:
     return twin
 
 
+@torch.no_grad()
+def largest_difference(
+    expected: nn.Module, network: nn.Module, images: Tensor
+) -> float:
+    """Largest difference of two backbones' maps, relative to each map's largest value.
+
+    Shape:
+        - images: (B, 3, H, W), normalised
+    """
+    pairs = zip(expected(images), network(images), strict=True)
+    # In torch, because Python's max passes over nan.
+    ratios = [(b - a).abs().max() / a.abs().max() for a, b in pairs]
+    return torch.stack(ratios).max().item()
+
+
 def _fitting(static: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """The static weights under the network's names, all of them and no other."""
     expected = _expected(network)
@@ -92,6 +111,10 @@ def _fitting(static: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tens
         difference = mismatch(expected, tensors)
         if not difference:
             return tensors
+    if any(".attention." in key for key in static):
+        raise CheckpointError(
+            "these are weights of a dynamic network: load them as they are"
+        )
     raise CheckpointError(f"the static weights do not fit: {difference}")
 
 

@@ -158,6 +158,7 @@ class DynamicConv2d(nn.Module):
             raise ValueError(
                 f"kernel must have shape {self.kernel_shape}, got {tuple(kernel.shape)}"
             )
+        kernel = kernel.to(self.weight)
         if self.weight.dim() == 5:
             # Drawn on the CPU: the same start on every device.
             spread = torch.randn(self.weight.shape, generator=generator).to(self.weight)

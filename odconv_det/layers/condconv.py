@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,17 +23,18 @@ class BlockRouting:
     """The routing of a block, on its way from the first convolution to the others.
 
     It is handed out as often as there are readers and then forgotten, so that nothing
-    keeps a graph of autograd alive. Each device has its own, for ``DataParallel``.
+    keeps a graph of autograd alive. Each thread and device has its own, for servers and
+    ``DataParallel``.
     """
 
     def __init__(self, readers: int) -> None:
         self.readers = readers
-        self._waiting: dict[torch.device, tuple[Tensor, int]] = {}
+        self._waiting: dict[tuple[int, torch.device], tuple[Tensor, int]] = {}
 
     def put(self, routing: Tensor) -> None:
         """Leave the routing for every reader."""
         if self.readers:
-            self._waiting[routing.device] = (routing, self.readers)
+            self._waiting[_key(routing.device)] = (routing, self.readers)
 
     def take(self, device: torch.device) -> Tensor:
         """The routing, once for each reader.
@@ -40,19 +42,26 @@ class BlockRouting:
         Raises:
             RuntimeError: if the block's first convolution has not run before.
         """
-        if device not in self._waiting:
+        key = _key(device)
+        if key not in self._waiting:
             raise RuntimeError(
                 "this CondConv2d uses the routing of its block's first convolution, "
-                "which has not run before it: call the whole block"
+                "which has to run before it each time: call the whole block"
             )
-        routing, readers = self._waiting.pop(device)
+        routing, readers = self._waiting.pop(key)
         if readers > 1:
-            self._waiting[device] = (routing, readers - 1)
+            self._waiting[key] = (routing, readers - 1)
         return routing
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies begin empty: what is on its way belongs to a forward pass.
         return {"readers": self.readers, "_waiting": {}}
+
+
+def _key(device: torch.device) -> tuple[int, torch.device]:
+    # A compiled block keeps the routing to itself, and could not ask for the thread.
+    compiling = torch.compiler.is_compiling()
+    return 0 if compiling else threading.get_ident(), device
 
 
 class CondRouting(nn.Module):

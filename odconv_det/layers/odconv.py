@@ -82,7 +82,8 @@ class ODAttention(TemperedAttention):
             raise ValueError(
                 f"none of attentions={tuple(attentions)} changes with the input for "
                 f"kernel_size={kernel_size}, groups={groups}, kernel_num={kernel_num}: "
-                "leave this convolution static"
+                "leave this convolution static, for example by where=dict(kernel_sizes="
+                "(3,))"
             )
         # How many values each head gives; 0 for one that does not exist.
         self.sizes = [

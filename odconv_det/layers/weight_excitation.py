@@ -78,7 +78,7 @@ class WEConv2d(DynamicConv2d):
         kernel = self.weight * self.attention(self.weight)
         if self.magnitude:
             # A kernel of zeros stays one.
-            largest = 1.1 * kernel.abs().max().clamp(min=1e-12)
+            largest = 1.1 * kernel.abs().max().clamp(min=torch.finfo(kernel.dtype).tiny)
             kernel = largest * torch.atanh(kernel / largest)
         return kernel
 

@@ -80,9 +80,11 @@ class WeightNetConv2d(DynamicConv2d):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.parts = 1 if self.kernel_shape[1] % 2 else 2
+        self.hidden_channels = hidden_channels
         if hidden_channels is None:
-            hidden_channels = _hidden(self.in_channels)
-        self._set_hidden(at_least(1, "hidden_channels", hidden_channels))
+            self._set_hidden(_hidden(self.in_channels))
+        else:
+            self._set_hidden(at_least(1, "hidden_channels", hidden_channels))
 
     def _set_hidden(self, hidden_channels: int) -> None:
         size = self.parts * self.out_channels
@@ -92,9 +94,13 @@ class WeightNetConv2d(DynamicConv2d):
 
     @staticmethod
     def share_in_block(layers: Sequence[DynamicConv2d]) -> None:
-        """Give all layers the hidden width that follows from the block's input."""
+        """Give all layers the hidden width that follows from the block's input.
+
+        Those with ``hidden_channels`` of their own keep it.
+        """
         for layer in layers:
-            layer._set_hidden(_hidden(layers[0].in_channels))
+            if layer.hidden_channels is None:
+                layer._set_hidden(_hidden(layers[0].in_channels))
 
     def kernels(self, activation: Tensor) -> Tensor:
         """The kernel of each sample, ``(B, Co, Ci/G, kh, kw)``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmdet.models.backbones import MobileNetV2, ResNet
@@ -73,11 +73,7 @@ class _Dynamic(StrictPretrained):
 
     def _freeze_stages(self) -> None:
         for part in self._frozen_parts():
-            attention = [
-                m.attention
-                for m in part.modules()
-                if isinstance(m, DynamicConv2d | AttendedNorm)
-            ]
+            attention = list(_attention(part))
             trainable = [
                 p for m in attention for p in m.parameters() if p.requires_grad
             ]
@@ -200,6 +196,15 @@ class DynamicMobileNetV2(_Dynamic, MobileNetV2):
 
     def _frozen_parts(self) -> Iterable[nn.Module]:
         return [self.conv1, *self._stages()][: self.frozen_stages + 1]
+
+
+def _attention(part: nn.Module) -> Iterator[nn.Module]:
+    """What the static network does not have."""
+    for module in part.modules():
+        if isinstance(module, DynamicConv2d):
+            yield from module.children()
+        elif isinstance(module, AttendedNorm):
+            yield module.attention
 
 
 def _check_indices(out_indices: Sequence[int], allowed: range) -> None:

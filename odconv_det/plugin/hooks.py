@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import itertools
+import random
+from collections.abc import Iterator
 
-from mmengine.dist import all_reduce
+import numpy as np
+import torch
+from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from odconv_det.calibration import calibrate, inner_norms
 from odconv_det.fusion import fuse
+from odconv_det.layers.arguments import at_least
 
 __all__ = ["CalibrateHook", "FuseHook"]
 
@@ -23,38 +29,66 @@ __all__ = ["CalibrateHook", "FuseHook"]
 class CalibrateHook(Hook):
     """Calibrate the BatchNorms inside the dynamic layers of an inflated backbone.
 
-    Before the first iteration, with images of the train data loader
-    (:func:`odconv_det.calibrate`). A run that starts from other weights, is resumed or
-    loads a checkpoint is left alone.
+    Before the first iteration, with images of the training data
+    (:func:`odconv_det.calibrate`); random numbers stay as they were. A backbone whose
+    file brought statistics, a resumed run and one that loads a checkpoint are left
+    alone.
 
     Args:
-        batches: how many.
+        images: how many, in pairs, for each process.
+
+    Raises:
+        ValueError: if ``images`` is less than 2.
     """
 
-    priority = "VERY_HIGH"  # before hooks that copy the weights, such as EMA
-
-    def __init__(self, batches: int = 32) -> None:
-        self.batches = batches
+    def __init__(self, images: int = 64) -> None:
+        self.images = at_least(2, "images", images)
 
     def before_train(self, runner: Runner) -> None:
-        """Run the backbone on some batches."""
+        """Run the backbone on some images."""
         model = _inner(runner)
         backbone = getattr(model, "backbone", None)
         started = runner.iter > 0 or runner._load_from is not None
-        if started or not getattr(backbone, "inflated", False):
+        if started or not getattr(backbone, "pretrained", False):
             return
-        loader = itertools.islice(runner.train_dataloader, self.batches)
-        images = (model.data_preprocessor(data)["inputs"] for data in loader)
-        norms = calibrate(backbone, images)
-        for norm in inner_norms(backbone):  # each process has seen other images
+        norms = inner_norms(backbone)
+        if not norms or any(norm.num_batches_tracked for norm in norms):
+            return
+        with _random_numbers_kept():
+            pairs = _pairs(runner.train_dataloader, self.images)
+            batches = (model.data_preprocessor(pair)["inputs"] for pair in pairs)
+            seen = calibrate(backbone, batches)
+        for norm in norms:  # each process has seen other images
             for statistic in (norm.running_mean, norm.running_var):
                 all_reduce(statistic, "mean")
-        if norms:
-            print_log(
-                f"calibrated {norms} BatchNorms inside dynamic layers with "
-                f"{self.batches} batches",
-                logger="current",
-            )
+        print_log(
+            f"calibrated {len(norms)} BatchNorms inside dynamic layers with {2 * seen} "
+            "images",
+            "current",
+        )
+
+
+def _pairs(loader: DataLoader, images: int) -> DataLoader:
+    """Images of the loader's data set, other ones in each process.
+
+    By a loader of its own: a sampler without an end cannot begin anew.
+    """
+    dataset = loader.dataset
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+    own = order[get_rank() :: get_world_size()][:images].tolist()
+    if len(own) % 2:  # a single image has no variance
+        own.append(own[0])
+    return DataLoader(dataset, 2, sampler=own, collate_fn=loader.collate_fn)
+
+
+@contextlib.contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """What data loading draws in the block, training draws again."""
+    python, numbers = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(python)
+    np.random.set_state(numbers)
 
 
 @HOOKS.register_module(force=True)

@@ -50,7 +50,7 @@ class StrictPretrained:
     """
 
     _missing_weights: str | None = None
-    inflated = False  # whether static weights were the start
+    pretrained = False  # whether a file was the start
 
     def init_weights(self) -> None:
         if self.is_init:  # mmengine warns, and leaves everything as it is
@@ -71,7 +71,7 @@ class StrictPretrained:
 
     def _load_pretrained(self, cfg: Mapping[str, Any]) -> None:
         address, prefix = cfg["checkpoint"], cfg.get("prefix")
-        start_static = cfg.get("inflate", False)
+        options = _inflate_options(cfg.get("inflate"))
         try:
             path = _locate(address)
             tensors = read_tensors(path)
@@ -93,16 +93,20 @@ class StrictPretrained:
         fresh = self._fresh_tensors(tensors)
         verb = "loaded"
         # A file of the dynamic network itself is loaded as it is.
-        if (
-            start_static is not False
-            and not _is_dynamic(tensors)
-            and _is_dynamic(self.state_dict())
-        ):
-            options = {} if start_static is True else start_static
+        static = not _is_dynamic(tensors) and _is_dynamic(self.state_dict())
+        if static and options is not None:
             tensors, verb = self._inflated(tensors | fresh, options, origin), "inflated"
             tensors = {key: t for key, t in tensors.items() if key not in fresh}
-            self.inflated = True
-        total = load_exactly(self, tensors | fresh, origin) - len(fresh)
+        try:
+            total = load_exactly(self, tensors | fresh, origin) - len(fresh)
+        except CheckpointError as error:
+            if not static:
+                raise
+            raise CheckpointError(
+                f"{error} (static weights start a dynamic network with inflate=True in "
+                "init_cfg)"
+            ) from error
+        self.pretrained = True
         print_log(
             f"{type(self).__name__}: {verb} {len(tensors)} of {total} tensors from "
             f"{origin}" + (f"; {len(fresh)} of plugins start fresh" if fresh else ""),
@@ -139,6 +143,19 @@ class StrictPretrained:
         if self._missing_weights:
             raise CheckpointError(self._missing_weights)
         return super().forward(x)
+
+
+def _inflate_options(inflate: object) -> dict[str, Any] | None:
+    """``inflate`` of an ``init_cfg`` as arguments; ``None`` is not to inflate."""
+    if inflate is None or inflate is False:
+        return None
+    options = {} if inflate is True else inflate
+    if not isinstance(options, Mapping) or not set(options) <= {"noise", "seed"}:
+        raise ValueError(
+            "inflate in an init_cfg must be True or a dict with noise and seed, "
+            f"got {inflate!r}"
+        )
+    return dict(options)
 
 
 def _is_dynamic(tensors: Mapping[str, Tensor]) -> bool:

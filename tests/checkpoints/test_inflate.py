@@ -2,13 +2,19 @@
 
 import copy
 import functools
+import math
 
 import pytest
 import torch
 from torch import nn
 
 from odconv_det import ODConv2d, attend, swap
-from odconv_det.checkpoints import CheckpointError, inflate, static_twin
+from odconv_det.checkpoints import (
+    CheckpointError,
+    inflate,
+    largest_difference,
+    static_twin,
+)
 from odconv_det.layers import (
     SE,
     AttendedNorm,
@@ -331,7 +337,7 @@ class TestErrors:
 
     def test_a_dynamic_file(self):
         network = build("resnet", "DyConv2d")
-        with pytest.raises(CheckpointError, match="do not fit"):
+        with pytest.raises(CheckpointError, match="of a dynamic network: load them"):
             inflate(network.state_dict(), network)
 
     def test_a_layer_that_has_no_such_start(self):
@@ -406,3 +412,20 @@ class TestOtherLibraries:
         torch.testing.assert_close(net["layer1"](x), expected, rtol=1e-4, atol=1e-5)
         twin = static_twin(weights, net)
         torch.testing.assert_close(twin["layer1"](x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("noise", [-0.1, float("nan"), float("inf")])
+def test_noise_is_a_size(noise):
+    net = LookalikeResNet()
+    with pytest.raises(ValueError, match="noise must be at least 0 and finite"):
+        inflate(net.state_dict(), net, noise=noise)
+
+
+def test_the_largest_difference_does_not_pass_over_nan():
+    def maps(*values):
+        return lambda x: [torch.tensor([1.0, value]) for value in values]
+
+    images = torch.zeros(1)
+    assert largest_difference(maps(1.0, 2.0), maps(1.0, 2.5), images) == 0.25
+    for values in ((float("nan"), 1.0), (1.0, float("nan"))):
+        assert math.isnan(largest_difference(maps(1.0, 1.0), maps(*values), images))

@@ -5,6 +5,7 @@ import gc
 import io
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -266,3 +267,25 @@ def test_a_block_runs_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = module(image())
     assert (y - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+def test_threads_do_not_mix_their_routings():
+    torch.manual_seed(0)
+    layers = [CondConv2d(8, 8, 3, padding=1, kernel_num=4) for _ in range(3)]
+    CondConv2d.share_in_block(layers)
+    nn.init.normal_(layers[0].attention.fc.weight)
+    block = nn.Sequential(*layers).eval()
+    images = [torch.randn(2, 8, 12, 12) for _ in range(4)]
+    with torch.no_grad():
+        expected = [block(x) for x in images]
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(25):
+                assert all(map(torch.equal, pool.map(forward(block), images), expected))
+
+
+def forward(block):
+    def call(x):
+        with torch.no_grad():
+            return block(x)
+
+    return call

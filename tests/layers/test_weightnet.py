@@ -64,3 +64,13 @@ def test_a_filter_of_odd_width_is_scaled_as_a_whole(ins, groups, parts):
 def test_names_a_hidden_width_it_does_not_support(value):
     with pytest.raises(ValueError, match=f"hidden_channels.*{value}"):
         WeightNetConv2d(8, 8, 1, hidden_channels=value)
+
+
+def test_a_width_that_was_given_stays_in_a_block():
+    layers = [
+        WeightNetConv2d(64, 64, 1, hidden_channels=40),
+        WeightNetConv2d(64, 64, 1),
+    ]
+    WeightNetConv2d.share_in_block(layers)
+    widths = [layer.attention.reduce.weight.shape[0] for layer in layers]
+    assert widths == [40, 16]

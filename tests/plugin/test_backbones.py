@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from odconv_det import ODConv2d
 from odconv_det.plugin.backbones import (
     DynamicMobileNetV2,
+    DynamicResNet,
     OD_MobileNetV2,
     OD_ResNet,
     ODMobileNetV2,
@@ -377,3 +378,17 @@ class TestReleaseNames:
 def test_the_static_network_has_mmdetections_parameters():
     ours, theirs = DynamicMobileNetV2(0.25), MobileNetV2(0.25)
     assert list(ours.state_dict()) == list(theirs.state_dict())
+
+
+def test_frozen_stages_without_freezing_attention_leave_all_that_is_new_trainable():
+    network = DynamicResNet(
+        50,
+        base_channels=16,
+        dynamic=dict(type="DCDConv2d"),
+        frozen_stages=1,
+        freeze_attention=False,
+    )
+    layer = network.layer1[0].conv2
+    assert not layer.weight.requires_grad
+    assert all(p.requires_grad for p in layer.fusion.parameters())
+    assert all(p.requires_grad for p in layer.attention.parameters())

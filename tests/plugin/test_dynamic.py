@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
@@ -16,6 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from odconv_det import fuse
+from odconv_det.checkpoints import CheckpointError
 from odconv_det.layers import (
     DYNAMIC_CONVOLUTIONS,
     FEATURE_ATTENTIONS,
@@ -151,10 +153,11 @@ class TestBackbones:
             for n, p in network.named_parameters()
             if n.startswith(frozen) and p.requires_grad
         ]
-        assert all(".attention." in n for n in kept)
+        new = (".attention.", ".fusion.")
+        assert all(any(part in n for part in new) for n in kept)
         assert bool(kept) != freeze_attention
         for n, norm in norms(network).items():
-            free = not freeze_attention and ".attention." in n
+            free = not freeze_attention and any(part in n for part in new)
             assert norm.training == (free or not f"{n}.".startswith(frozen)), n
         loss(network, pictures(2, 32)).backward()
         assert_gradients(network)
@@ -401,7 +404,7 @@ class TestPlugins:
 
     def test_go_with_names_that_choose_them_not(self):
         """Where nothing else is chosen, that is said."""
-        with pytest.raises(ValueError, match="no convolution"):
+        with pytest.raises(ValueError, match="only layers that stay static"):
             DynamicResNet(
                 50,
                 base_channels=16,
@@ -527,23 +530,6 @@ class TestParts:
         with pytest.raises(ValueError, match="choose by names or kernel_sizes"):
             MODELS.build(part(FPN, where=dict(stages=(1,))))
 
-    @pytest.mark.parametrize("cfg", [FPN, RETINA_HEAD], ids=lambda cfg: cfg["type"])
-    @pytest.mark.parametrize("layer", [ODConv2d, CondConv2d])
-    def test_init_weights_keeps_the_fan_of_each_kernel(self, cfg, layer):
-        """The part's own ``init_cfg`` says ``layer='Conv2d'``."""
-        module = MODELS.build(
-            part(cfg, layer.__name__, dict(kernel_sizes=(3,)), kernel_num=4)
-        )
-        module.init_weights()
-        for bank in dynamic(module).values():
-            if bank.out_channels == 64:
-                expected = (2 / (64 * 9)) ** 0.5
-                for kernel in bank.weight:
-                    assert kernel.std().item() == pytest.approx(expected, rel=0.05)
-            fc = bank.attention.fc
-            std = 0.01 if layer is CondConv2d else (2 / fc.weight.shape[0]) ** 0.5
-            assert fc.weight.std().item() == pytest.approx(std, rel=0.3)
-
     def test_the_config_is_left_as_it_was(self):
         cfg = part(RETINA_HEAD, where=dict(names="cls_convs.*"))
         before = copy.deepcopy(cfg)
@@ -635,3 +621,67 @@ def test_dynamic_layers_of_two_kinds_in_one_network():
     }
     loss(network.train(), pictures(2, 64)).backward()
     assert_gradients(network)
+
+
+PART = dict(type="ResNet", depth=18, base_channels=16)
+
+
+class TestPartsWithWeights:
+    def build(self, path):
+        init = dict(type="Pretrained", checkpoint=str(path))
+        dynamic = dict(type="DyConv2d", kernel_num=2)
+        where = dict(stages=(3, 4))
+        part = PART | dict(init_cfg=init, frozen_stages=4)
+        return MODELS.build(
+            dict(type="Dynamic", part=part, dynamic=dynamic, where=where)
+        )
+
+    def test_static_weights_are_the_start(self, tmp_path):
+        torch.manual_seed(0)
+        static = ResNet(18, base_channels=16)
+        torch.save(static.state_dict(), tmp_path / "static.pth")
+        network = self.build(tmp_path / "static.pth")
+        assert isinstance(network, ResNet)
+        network.init_weights()
+        static.eval()
+        network.eval()
+        x = torch.randn(1, 3, 64, 64)
+        for ours, theirs in zip(network(x), static(x), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+    def test_a_file_of_another_network_and_a_missing_one_raise(self, tmp_path):
+        torch.save(ResNet(34, base_channels=16).state_dict(), tmp_path / "other.pth")
+        for name, message in (
+            ("other.pth", "depth=34"),
+            ("gone.pth", "no weight file"),
+        ):
+            with pytest.raises(CheckpointError, match=message):
+                self.build(tmp_path / name).init_weights()
+
+    def test_frozen_stages_are_frozen_at_once(self, tmp_path):
+        network = self.build(tmp_path / "gone.pth")
+        assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_a_part_starts_as_its_static_form_would():
+    head = dict(type="RetinaHead", num_classes=2, in_channels=16, feat_channels=16)
+    layer = dict(type="ODConv2d", kernel_num=2)
+    part = MODELS.build(dict(type="Dynamic", part=head, dynamic=layer))
+    assert isinstance(part.retina_cls, ODConv2d)
+    torch.manual_seed(3)
+    part.init_weights()
+    torch.manual_seed(3)
+    static = MODELS.build(head)
+    static.init_weights()
+    assert part.retina_cls.bias.mean().item() == pytest.approx(-4.595, abs=1e-2)
+    maps = [torch.randn(1, 16, 12, 12)]
+    for ours, theirs in zip(part(maps), static(maps), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["DyConv2d", {}, dict(kernel_num=4)])
+def test_a_layer_that_is_no_dict_with_a_type_is_named(wrong):
+    with pytest.raises(ValueError, match="dynamic must be a dict"):
+        DynamicResNet(18, dynamic=wrong)
+    with pytest.raises(ValueError, match="feature_attention must be a dict"):
+        DynamicResNet(18, feature_attention=wrong)

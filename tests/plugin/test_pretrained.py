@@ -454,7 +454,7 @@ class TestInflate:
 
     def test_a_wrong_option_raises(self, tmp_path):
         path, _ = self.static(tmp_path)
-        with pytest.raises(TypeError, match="sede"):
+        with pytest.raises(ValueError, match="noise and seed, got .*sede"):
             self.network(path, inflate=dict(sede=1)).init_weights()
 
     @pytest.mark.parametrize("dynamic_file", [False, True])
@@ -497,3 +497,12 @@ class TestInflate:
         network.init_weights()
         assert json.dumps(cfg) == before
         assert network.init_cfg == cfg["init_cfg"]
+
+
+@pytest.mark.parametrize("value", [0.1, "yes", dict(nois=0.1)])
+def test_inflate_with_a_wrong_value_is_named(value, tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "static.pth")
+    init = dict(type="Pretrained", checkpoint=str(tmp_path / "static.pth"))
+    network = ODResNet(18, base_channels=16, init_cfg=init | dict(inflate=value))
+    with pytest.raises(ValueError, match="inflate in an init_cfg must be True or"):
+        network.init_weights()

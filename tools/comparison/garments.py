@@ -18,7 +18,7 @@ from demo import fetch
 
 __all__ = ["CLASSES", "FILES", "PACKAGE", "Garments", "apt_download", "files", "read"]
 
-PACKAGE = fetch.Wheel(
+PACKAGE = fetch.Package(
     requirement="dataset-fashion-mnist=0.0~git20200523.55506a9-1",
     filename="dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
     sha256="39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",

@@ -1,7 +1,6 @@
 """Train one backbone with one seed, in a process of its own: one_run.py ORDER.json."""
 
 import json
-import os
 import sys
 import time
 import warnings
@@ -26,6 +25,7 @@ from torch import Tensor  # noqa: E402
 from comparison import recipe as recipes  # noqa: E402
 from comparison.backbones import STATIC  # noqa: E402
 from comparison.start import starting_state  # noqa: E402
+from odconv_det.checkpoints.files import whole_file  # noqa: E402
 
 __all__ = ["METRICS", "main", "save_whole"]
 
@@ -130,9 +130,8 @@ def train(
 
 def save_whole(path: Path, content: object) -> None:
     """Write JSON such that the file is either whole or not there."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _machine(device: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from mmengine.runner.utils import set_random_seed
 from torch import Tensor, nn
 
 from odconv_det import calibrate, inflate
+from odconv_det.checkpoints import largest_difference
 
 __all__ = ["TOLERANCE", "starting_state"]
 
@@ -54,7 +55,7 @@ def starting_state(
     detector.eval()
     images = _images(detector, scenes)
     calibrate(detector.backbone, images.split(CALIBRATION_BATCH))
-    difference = weights.largest_difference(reference, detector.backbone, images[:1])
+    difference = largest_difference(reference, detector.backbone, images[:1])
     if not difference <= TOLERANCE:
         raise RuntimeError(f"the inflated weights compute other maps: {difference:.1e}")
     state = detector.state_dict()

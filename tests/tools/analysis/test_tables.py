@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.append(str(ROOT / "tools"))
 
-from analysis import tables, zoo  # noqa: E402
+from analysis import complexity, tables, zoo  # noqa: E402
 
 R18, R50, R101 = "ResNet-18", "ResNet-50", "ResNet-101"
 M100, M75, M50 = "MobileNetV2 1.0x", "MobileNetV2 0.75x", "MobileNetV2 0.5x"
@@ -241,6 +241,17 @@ def test_the_page_shows_what_the_tool_counts_now():
     page = ROOT / "docs" / "model-zoo.md"
     text = page.read_text()
     assert zoo.rendered(text) == text
+
+
+def test_the_command_writes_page_and_json(tmp_path, monkeypatch, capsys):
+    page, numbers = tmp_path / "page.md", tmp_path / "rows.json"
+    page.write_text("# Rows\n\n<!-- table: COCO -->\n<!-- end -->\n")
+    words = ["complexity.py", "--table", "--out", str(page), "--json", str(numbers)]
+    monkeypatch.setattr(sys, "argv", words)
+    complexity.main()
+    assert "11,689,512" in capsys.readouterr().out
+    assert page.read_text().count("| Faster R-CNN |") == 12
+    assert len(json.loads(numbers.read_text())["imagenet"]) == 63
 
 
 def test_the_page_has_every_table():

@@ -9,7 +9,7 @@ GOOD = b"a wheel"
 
 @pytest.fixture
 def wheel():
-    return fetch.Wheel(
+    return fetch.Package(
         requirement="thing==1.0",
         filename="thing-1.0-py3-none-any.whl",
         sha256=hashlib.sha256(GOOD).hexdigest(),
