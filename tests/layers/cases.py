@@ -41,6 +41,9 @@ LAYERS = {
 VARIANTS = {
     **LAYERS,
     "ODConv2d 1x": Variant(ODConv2d, dict(kernel_num=1)),
+    "ODConv2d without channel": Variant(
+        ODConv2d, dict(kernel_num=3, attentions=("filter", "spatial", "kernel"))
+    ),
     "DCDConv2d basic": Variant(DCDConv2d, dict(kind="basic")),
     "DCDConv2d mobile": Variant(DCDConv2d, dict(kind="inverted_residual")),
     "DCDConv2d classifier": Variant(DCDConv2d, dict(kind="classifier")),
