@@ -97,7 +97,7 @@ def test_the_demo_resumes_after_an_interruption_and_ends_with_table_and_pictures
 def test_a_download_that_fails_is_one_line_and_no_traceback(
     tmp_path, monkeypatch, capsys
 ):
-    def refuse(wheel: fetch.Wheel, folder: Path) -> Path:
+    def refuse(package: fetch.Package, folder: Path) -> Path:
         raise fetch.FetchError("cannot download it")
 
     monkeypatch.setattr(run.fetch, "fetch", refuse)
