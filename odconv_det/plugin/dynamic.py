@@ -31,16 +31,16 @@ def dynamic_part(
 ) -> nn.Module:
     """Build a neck, a head or another backbone, and make its convolutions dynamic.
 
+    The part is initialised as the static one would be, by its ``init_cfg`` and its own
+    rules, and then inflated (:func:`odconv_det.inflate`): its last layers keep their
+    priors, and ``Pretrained`` weights are those of the static part, all of which load.
+
     Args:
         part: the config of the part itself.
         dynamic: the layer, e.g. ``dict(type='ODConv2d', kernel_num=4)``.
         where: which convolutions, see :func:`odconv_det.placement.choose`; all by
             default.
         **options: what a detector adds to the config of a head, such as ``train_cfg``.
-
-    The part is initialised as the static one would be, by its ``init_cfg`` and its own
-    rules, and then inflated (:func:`odconv_det.inflate`): its last layers keep their
-    priors, and ``Pretrained`` weights are those of the static part, all of which load.
 
     Raises:
         ValueError: if ``where`` chooses nothing.

@@ -75,7 +75,8 @@ def _pairs(loader: DataLoader, images: int) -> DataLoader:
     """
     dataset = loader.dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
-    own = order[get_rank() :: get_world_size()][:images].tolist()
+    first = get_rank() % len(order)
+    own = order[first :: get_world_size()][:images].tolist()
     if len(own) % 2:  # a single image has no variance
         own.append(own[0])
     return DataLoader(dataset, 2, sampler=own, collate_fn=loader.collate_fn)
