@@ -14,6 +14,7 @@ from torch import nn
 
 import odconv_det
 from odconv_det import ODConv2d
+from odconv_det.layers import DYNAMIC_CONVOLUTIONS
 from odconv_det.plugin import backbones
 
 CONV_CFG = dict(type="ODConv2d", kernel_num=4, reduction=1 / 16)
@@ -42,6 +43,22 @@ def test_a_conv_module_takes_it_as_conv_cfg(bias):
     assert (module.in_channels, module.out_channels) == (8, 12)
     assert (module.transposed, module.output_padding) == (False, (0, 0))
     assert module(torch.rand(2, 8, 9, 7)).shape == (2, 12, 5, 4)
+
+
+@pytest.mark.parametrize("layer", DYNAMIC_CONVOLUTIONS, ids=lambda cls: cls.__name__)
+def test_a_conv_module_takes_every_layer(layer):
+    module = ConvModule(
+        8,
+        12,
+        3,
+        padding=1,
+        conv_cfg=dict(type=layer.__name__),
+        norm_cfg=dict(type="BN"),
+    )
+    module.init_weights()
+    assert type(module.conv) is layer
+    module(torch.rand(2, 8, 9, 7)).sum().backward()
+    assert all(p.grad is not None for p in module.parameters())
 
 
 def test_a_conv_module_initialises_each_kernel_with_its_own_fan():
