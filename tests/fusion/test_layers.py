@@ -241,13 +241,19 @@ class TestFold:
         assert_same(result(net, x), result(plain, x), 1e-9)
 
     @each_variant
-    def test_autocast_stays_close(self, variant):
+    def test_autocast_stays_as_close_as_unfolded(self, variant):
         net, x = built(variant), pictures(2, 20)
         expected = maps(net, x)
+
+        def distance():
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                ys = maps(net, x)
+            pairs = zip(ys, expected, strict=True)
+            return max((y.float() - z).abs().max() / z.abs().max() for y, z in pairs)
+
+        unfolded = distance()
         fold_batch_norms(net)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            ys = maps(net, x)
-        assert_close([y.float() for y in ys], expected, 0.05)
+        assert 0 < distance() < 1.5 * unfolded + 0.01
 
 
 def test_every_way_of_fusing_is_tested():
