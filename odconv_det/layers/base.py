@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Self
 
 from odconv_det.folding import Fold
-from odconv_det.functional import Affine, Geometry
+from odconv_det.functional import Affine, Geometry, odconv2d
 from odconv_det.layers.arguments import at_least, at_least_pair, positive
 from odconv_det.layers.pointwise import Pointwise, kaiming_init
 
@@ -211,8 +211,12 @@ class DynamicConv2d(nn.Module):
         return self.convolve(x, None if self.fold is None else self.fold.affine(self))
 
     def convolve(self, x: Tensor, affine: Affine | None) -> Tensor:
-        """The convolution, and then ``affine`` if there is one."""
-        raise NotImplementedError
+        """The convolution, and then ``affine`` if there is one.
+
+        Here as of a layer that mixes a bank by the attentions of its input.
+        """
+        attentions = self.attention(x)
+        return odconv2d(x, self.weight, attentions, self.bias, self.geometry, affine)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # channels_last exists for 4-D tensors only, and `.to(memory_format=...)` raises

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from odconv_det.core.pooling import global_average
 from odconv_det.core.precision import full_precision
-from odconv_det.functional import Affine, Attentions, odconv2d
+from odconv_det.functional import Attentions
 from odconv_det.layers.base import DynamicConv2d
 from odconv_det.layers.pointwise import Pointwise, normal_init
 
@@ -151,7 +151,3 @@ class CondConv2d(DynamicConv2d):
         mixing = self.kernel_num * math.prod(self.kernel_shape)
         own = isinstance(self.attention, CondRouting)
         return mixing + (self.attention.fc.multiply_adds if own else 0)
-
-    def convolve(self, x: Tensor, affine: Affine | None) -> Tensor:
-        attentions = self.attention(x)
-        return odconv2d(x, self.weight, attentions, self.bias, self.geometry, affine)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from odconv_det.core.pooling import global_average
 from odconv_det.core.precision import full_precision
-from odconv_det.functional import Affine, Attentions, odconv2d
+from odconv_det.functional import Attentions
 from odconv_det.layers.arguments import fraction
 from odconv_det.layers.base import DynamicConv2d, TemperedAttention
 from odconv_det.layers.pointwise import Pointwise
@@ -99,10 +99,6 @@ class DyConv2d(DynamicConv2d):
         attention = self.attention
         mixing = self.kernel_num * math.prod(self.kernel_shape)
         return attention.fc1.multiply_adds + attention.fc2.multiply_adds + mixing
-
-    def convolve(self, x: Tensor, affine: Affine | None) -> Tensor:
-        attentions = self.attention(x)
-        return odconv2d(x, self.weight, attentions, self.bias, self.geometry, affine)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, reduction={self.reduction:g}"

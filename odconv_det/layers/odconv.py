@@ -15,7 +15,7 @@ from odconv_det.core.constant import constant
 from odconv_det.core.pooling import global_average
 from odconv_det.core.precision import full_precision
 from odconv_det.folding import eval_affine
-from odconv_det.functional import Affine, Attentions, odconv2d
+from odconv_det.functional import Attentions
 from odconv_det.layers.arguments import fraction
 from odconv_det.layers.base import DynamicConv2d, TemperedAttention
 from odconv_det.layers.norm import build_norm, pooled_batch_norm
@@ -283,11 +283,6 @@ class ODConv2d(DynamicConv2d):
         passes += attention.spatial_fc is not None
         kernel = passes * math.prod(self.kernel_shape)
         return sum(layer.multiply_adds for layer in layers) + kernel
-
-    def convolve(self, x: Tensor, affine: Affine | None) -> Tensor:
-        return odconv2d(
-            x, self.weight, self.attention(x), self.bias, self.geometry, affine
-        )
 
     def extra_repr(self) -> str:
         text = f"{super().extra_repr()}, reduction={self.reduction:g}"
