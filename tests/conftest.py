@@ -15,3 +15,12 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory):
+    """Starts the tools as processes, see tests/forge.py."""
+    from tests.forge import Forge  # not for tests that need torch alone
+
+    with Forge(tmp_path_factory.mktemp("forge")) as started:
+        yield started

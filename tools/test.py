@@ -7,7 +7,8 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 
-from odconv_det.plugin import cli
+from odconv_det.plugin import cli, preflight
+from odconv_det.plugin.errors import ToolError, one_line_errors
 from odconv_det.plugin.hooks import FuseHook
 
 
@@ -39,9 +40,7 @@ def parse_args() -> argparse.Namespace:
 def use_tta(cfg: Config) -> None:
     """Predict with the config's tta_model and tta_pipeline, by default both mirrors."""
     if "mask_head" in cfg.model.get("roi_head", {}):
-        raise cli.ToolError(
-            "--tta merges boxes only; this detector also predicts masks"
-        )
+        raise ToolError("--tta merges boxes only; this detector also predicts masks")
     dataset = cfg.test_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
@@ -59,18 +58,18 @@ def use_tta(cfg: Config) -> None:
 
 def main() -> None:
     args = parse_args()
-    with cli.one_line_errors():
+    with one_line_errors():
         cfg = cli.load_config(args)
         cfg.load_from = args.checkpoint
-        cli.check_data(cfg, "test_dataloader", "test_evaluator")
-        cli.check_weights(cfg)
+        preflight.check_data(cfg, "test_dataloader", "test_evaluator")
+        preflight.check_weights(cfg)
         if args.show or args.show_dir:
             cfg = trigger_visualization_hook(cfg, args)
         if args.tta:
             use_tta(cfg)
         runner = cli.build_runner(cfg)
         if args.fuse and cfg.get("compile"):
-            raise cli.ToolError("--fuse and the config's compile exclude each other")
+            raise ToolError("--fuse and the config's compile exclude each other")
         if args.fuse:
             runner.register_hook(FuseHook())
         if args.out:

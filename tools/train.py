@@ -5,7 +5,8 @@ import argparse
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from odconv_det.plugin import cli
+from odconv_det.plugin import cli, preflight
+from odconv_det.plugin.errors import ToolError, one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,12 +33,12 @@ def parse_args() -> argparse.Namespace:
 def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp:
         if get_device() == "cpu":
-            raise cli.ToolError("--amp needs a GPU; leave it out to train on the CPU")
+            raise ToolError("--amp needs a GPU; leave it out to train on the CPU")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-            raise cli.ToolError(
+            raise ToolError(
                 f"--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size"
             )
         cfg.auto_scale_lr.enable = True
@@ -48,11 +49,11 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    with cli.one_line_errors():
+    with one_line_errors():
         cfg = cli.load_config(args)
         apply_flags(cfg, args)
-        cli.check_data(cfg, "train_dataloader", "val_dataloader", "val_evaluator")
-        cli.check_weights(cfg)
+        preflight.check_data(cfg, "train_dataloader", "val_dataloader", "val_evaluator")
+        preflight.check_weights(cfg)
         cli.build_runner(cfg).train()
         cli.leave_process_group()
 

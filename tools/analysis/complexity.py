@@ -24,17 +24,14 @@ with redirect_stdout(sys.stderr):
     from mmengine.config import DictAction
 
     from odconv_det.complexity import Complexity, Counts
-    from odconv_det.plugin.cli import (
-        ToolError,
-        check_file,
-        load_config,
-        one_line_errors,
-    )
+    from odconv_det.plugin.cli import load_config
     from odconv_det.plugin.complexity import (
         UncountableError,
         build_on_meta,
         count_detector,
     )
+    from odconv_det.plugin.errors import ToolError, one_line_errors
+    from odconv_det.plugin.preflight import check_file
 
 Size = tuple[int, int]
 

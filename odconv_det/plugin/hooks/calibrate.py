@@ -1,9 +1,8 @@
-"""Hooks for MMEngine's runner."""
+"""Statistics for the BatchNorms that only an inflated backbone has."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import random
 from collections.abc import Iterator
 
@@ -12,17 +11,15 @@ import torch
 from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
 from odconv_det.calibration import calibrate, inner_norms
-from odconv_det.fusion import fuse
 from odconv_det.layers.arguments import at_least
+from odconv_det.plugin.hooks.model import inner_model
 
-__all__ = ["CalibrateHook", "FuseHook"]
+__all__ = ["CalibrateHook"]
 
 
 @HOOKS.register_module(force=True)
@@ -46,7 +43,7 @@ class CalibrateHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Run the backbone on some images."""
-        model = _inner(runner)
+        model = inner_model(runner)
         backbone = getattr(model, "backbone", None)
         started = runner.iter > 0 or runner._load_from is not None
         if started or not getattr(backbone, "pretrained", False):
@@ -90,42 +87,3 @@ def _random_numbers_kept() -> Iterator[None]:
         yield
     random.setstate(python)
     np.random.set_state(numbers)
-
-
-@HOOKS.register_module(force=True)
-class FuseHook(Hook):
-    """Test with a fused copy of the model; the model itself is there again afterwards.
-
-    ``custom_hooks = [dict(type="FuseHook")]``, or ``--fuse`` of ``tools/test.py``.
-    """
-
-    priority = "LOWEST"  # after hooks that change the weights to test, such as EMA
-
-    def __init__(self) -> None:
-        self._original: nn.Module | None = None
-
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Put the fused copy in the model's place."""
-        self._original = _inner(runner)
-        fused = fuse(copy.deepcopy(self._original).eval())
-        print_log("testing with the fused model", logger="current")
-        _replace(runner, fused)
-
-    def after_test_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
-        """Put the model back."""
-        if self._original is not None:
-            _replace(runner, self._original)
-            self._original = None
-
-
-def _inner(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
-def _replace(runner: Runner, model: nn.Module) -> None:
-    if is_model_wrapper(runner.model):
-        runner.model.module = model
-    else:
-        runner.model = model

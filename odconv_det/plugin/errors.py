@@ -1,0 +1,35 @@
+"""How the tools tell a person what is wrong: one line, and an exit status."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from odconv_det.checkpoints import CheckpointError
+
+__all__ = ["ToolError", "local_rank", "one_line_errors"]
+
+
+class ToolError(Exception):
+    """A line for the person at the command line: what is wrong and what to do."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn ToolError and CheckpointError into `error: ...` and exit status 2."""
+    try:
+        yield
+    except (ToolError, CheckpointError) as error:
+        # The processes of one machine fail together. The first one reports; launchers
+        # end the others as soon as it is gone, well within these seconds.
+        if local_rank() > 0:
+            time.sleep(10)
+        print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+
+
+def local_rank() -> int:
+    """Number of this process on its machine, whatever started it."""
+    names = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
+    return int(next((os.environ[name] for name in names if name in os.environ), 0))

@@ -1,0 +1,6 @@
+"""Hooks for MMEngine's runner."""
+
+from odconv_det.plugin.hooks.calibrate import CalibrateHook
+from odconv_det.plugin.hooks.fuse import FuseHook
+
+__all__ = ["CalibrateHook", "FuseHook"]

@@ -1,0 +1,117 @@
+"""What the tools check before they build anything.
+
+Everything a person can get wrong in the command line or the config ends here, in one
+line that says what to do.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import find_latest_checkpoint
+
+from odconv_det.checkpoints import is_torch_file
+from odconv_det.plugin.errors import ToolError, local_rank
+from odconv_det.plugin.pretrained import StrictPretrained, is_pretrained
+
+__all__ = ["check_data", "check_file", "check_weights"]
+
+
+def check_file(path: str, role: str, advice: str = "") -> None:
+    """Raise ToolError if `path` is a local path without a file."""
+    if "://" not in path and not os.path.isfile(os.path.expanduser(path)):
+        raise ToolError(f"no {role} {path}{advice and '; '}{advice}")
+
+
+def check_data(cfg: Config, *sections: str) -> None:
+    """Raise ToolError if files that these sections of the config name are missing.
+
+    A section is a dataloader or an evaluator; wrappers of data sets may nest freely.
+    """
+    paths = dict.fromkeys(
+        path for name in sections for path in _data_paths(cfg.get(name))
+    )
+    missing = [path for path in paths if _missing(path)]
+    if missing:
+        raise ToolError(
+            f"missing data: {', '.join(missing)}; put or link the data set there, or "
+            "set data_root, ann_file and data_prefix in the config (relative paths "
+            f"start at {os.getcwd()})"
+        )
+
+
+def check_weights(cfg: Config) -> None:
+    """Raise ToolError if the checkpoint or ImageNet file to start from is missing.
+
+    A checkpoint replaces every ImageNet file, so with one those that are missing are
+    taken out of the config of MMDetection's own backbones, which would insist on them.
+    """
+    start = cfg.get("load_from")
+    if start:
+        check_file(start, "checkpoint", "name the file of an earlier run")
+    elif cfg.get("resume") and Path(cfg.work_dir, "last_checkpoint").is_file():
+        start = find_latest_checkpoint(cfg.work_dir)
+        advice = f"{cfg.work_dir}/last_checkpoint names it: pass --resume FILE instead"
+        check_file(start, "checkpoint", advice)
+    if start and "://" not in start and not is_torch_file(os.path.expanduser(start)):
+        raise ToolError(f"checkpoint {start} is no whole torch file: get it once more")
+    for part, path in _pretrained_parts(cfg.model):
+        if not start:
+            advice = (
+                "put it there (tools/convert_official.py writes it from the authors' "
+                "file) or train from scratch with init_cfg=None"
+            )
+            check_file(path, "ImageNet weights", advice)
+        elif _missing(os.path.expanduser(path)) and not _is_strict(part):
+            part.pop("pretrained", None)
+            part["init_cfg"] = None
+            if local_rank() == 0:
+                print_log(f"{path} is missing and not needed: starting from {start}")
+
+
+def _pretrained_parts(model: object) -> Iterator[tuple[dict, str]]:
+    """The parts of a model that start from a file, and its path."""
+    for part in _dicts(model):
+        inits = part.get("init_cfg")
+        for init in inits if isinstance(inits, (list, tuple)) else [inits]:
+            if isinstance(init, dict) and is_pretrained(init):
+                yield part, str(init.get("checkpoint"))
+        if isinstance(part.get("pretrained"), str):
+            yield part, part["pretrained"]
+
+
+def _is_strict(part: dict) -> bool:
+    """Whether this is a backbone of ours, which itself waits for a checkpoint."""
+    kind = part.get("type")
+    cls = MODELS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(cls, type) and issubclass(cls, StrictPretrained)
+
+
+def _missing(path: str) -> bool:
+    """Whether `path` is local and nothing is there; remote ones are not looked up."""
+    return "://" not in path and not os.path.exists(path)
+
+
+def _dicts(node: object) -> Iterator[dict]:
+    """Every dict in a tree of dicts, lists and tuples, outermost first."""
+    if isinstance(node, dict):
+        yield node
+    elif not isinstance(node, (list, tuple)):
+        return
+    for child in node.values() if isinstance(node, dict) else node:
+        yield from _dicts(child)
+
+
+def _data_paths(section: object) -> Iterator[str]:
+    for part in _dicts(section):
+        storage = part.get("backend_args") or {}
+        if storage.get("backend", "local") != "local":
+            continue
+        root = part.get("data_root") or ""
+        prefixes = part.get("data_prefix") or {}
+        for path in (part.get("ann_file"), *prefixes.values()):
+            if path:
+                yield os.path.join(root, path)

@@ -1,0 +1,30 @@
+"""One line for a person, a traceback for a developer."""
+
+import pytest
+
+from odconv_det.checkpoints import CheckpointError
+from odconv_det.plugin import errors
+from odconv_det.plugin.errors import ToolError, one_line_errors
+
+
+@pytest.mark.parametrize("kind", [ToolError, CheckpointError])
+def test_error_of_a_user_is_one_line_and_status_2(kind, capsys):
+    with pytest.raises(SystemExit) as end, one_line_errors():
+        raise kind("nothing\n  there")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: nothing there\n"
+
+
+def test_error_of_the_program_keeps_its_traceback():
+    with pytest.raises(RuntimeError), one_line_errors():
+        raise RuntimeError("a bug")
+
+
+def test_first_process_of_a_machine_reports_before_the_others(monkeypatch):
+    waits = []
+    monkeypatch.setattr(errors.time, "sleep", waits.append)
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        with pytest.raises(SystemExit), one_line_errors():
+            raise ToolError("nothing there")
+    assert len(waits) == 1
