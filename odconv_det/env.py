@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 
 __all__ = ["Problem", "Runtime", "diagnose", "installed_distributions", "main", "probe"]
 
+# Tested: `make test STACK=torch`.
+LOWEST_TORCH = "2.4.0"
+
 INSTALL = "CFLAGS=-g0 pip install --no-build-isolation '.[onedl]'"
 REBUILD = (
     "CFLAGS=-g0 pip install --force-reinstall --no-deps --no-cache-dir "
@@ -134,9 +137,12 @@ def _judge_base(installed: Mapping[str, str], runtime: Runtime) -> list[Problem]
         what = f"torch cannot be imported: {runtime.errors['torch']}"
         return [Problem(what, f"pip install --force-reinstall torch=={version}")]
     problems = []
-    if _numbers(version) < (2, 4):
+    if _numbers(version) < _numbers(LOWEST_TORCH):
         what = f"torch {version} is too old."
-        fix = "pip install 'torch>=2.4'; mmcv, if it is installed, must be built again"
+        fix = (
+            f"pip install 'torch>={LOWEST_TORCH}'; mmcv, if it is installed, must be "
+            "built again"
+        )
         problems.append(Problem(what, fix))
     if "numpy" not in installed:
         problems.append(Problem("numpy is not installed.", "pip install numpy"))

@@ -1,11 +1,52 @@
 """One thread per process: small tensors, and often another test run on the machine."""
 
+import importlib.util
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 import pytest
 import torch
+
+MMDETECTION = ("mmengine", "mmcv", "mmdet")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--torch-only",
+        action="store_true",
+        help="where MMDetection is not installed: leave out the files that import it",
+    )
+
+
+def pytest_configure(config):
+    if config.option.torch_only and any(map(importlib.util.find_spec, MMDETECTION)):
+        raise pytest.UsageError("--torch-only: MMDetection is installed, test it all")
+
+
+def pytest_report_header(config):
+    if config.option.torch_only:
+        return "torch only: files that import mmengine, mmcv or mmdet are left out"
+    return None
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    if parent.config.option.torch_only:
+        return TorchOnlyModule.from_parent(parent, path=module_path)
+    return None
+
+
+class TorchOnlyModule(pytest.Module):
+    """A file of tests; empty if its import ends at MMDetection, which is not there."""
+
+    def collect(self):
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            missing = getattr(error.__cause__, "name", None) or ""
+            if missing.partition(".")[0] in MMDETECTION:
+                return []
+            raise
 
 
 @pytest.fixture

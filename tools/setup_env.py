@@ -1,4 +1,7 @@
-"""Make .venv with everything the project needs: what `make setup` runs.
+"""Make the environment of one stack: what `make setup` runs.
+
+Usage: setup_env.py [STACK]. The stacks are those of odconv_det/env.py, each in a folder
+of its own, and "torch": the lowest supported torch, without MMDetection.
 
 Safe to repeat and to interrupt: a finished set-up is recognised in seconds, an
 unfinished one goes on. Versions come from constraints.txt. Written for the standard
@@ -10,6 +13,8 @@ import hashlib
 import os
 import pathlib
 import platform
+import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -18,14 +23,20 @@ import sysconfig
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
-LOG = VENV / "setup.log"
-STAMP = VENV / "setup.stamp"
 SUPPORTED = ((3, 10), (3, 12))
+DEFAULT = "onedl"
+TORCH_ONLY = "torch"
 
 # What a CUDA build is made for where no GPU is visible to ask (a login node, say).
 CUDA_ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0+PTX"
+
+# All that decides what an environment should hold.
+INPUTS = (
+    "constraints.txt",
+    "pyproject.toml",
+    "odconv_det/env.py",
+    "tools/setup_env.py",
+)
 
 # Exits non-zero unless mmcv's operators load; prints what they were built for.
 OPERATORS = "import mmcv.ops as ops; print(ops.get_compiling_cuda_version())"
@@ -40,26 +51,49 @@ class SetupError(Exception):
     """One line: what is wrong, and what to do."""
 
 
-def main():
-    """Set up; returns the exit status."""
+class Environment:
+    """Where one stack is installed, and what is said of it.
+
+    Attributes:
+        name: its folder, as a user types it.
+        make: the command that sets it up.
+    """
+
+    def __init__(self, stack=DEFAULT):
+        default = stack == DEFAULT
+        self.stack = stack
+        self.name = ".venv" if default else ".venv-" + stack
+        self.make = "make setup" if default else "make setup STACK=" + stack
+        self.folder = ROOT / self.name
+        self.python = self.folder / "bin" / "python"
+        self.log = self.folder / "setup.log"
+        self.stamp = self.folder / "setup.stamp"
+        self.constraints = self.folder / "constraints.txt"
+
+
+def main(stack=DEFAULT):
+    """Set one stack up; returns the exit status."""
+    env = Environment(stack)
     try:
-        if is_up_to_date():
-            say(".venv is up to date")
+        if is_up_to_date(env):
+            say(f"{env.name} is up to date")
             return 0
         check_interpreter(sys.version_info)
+        parts = distributions(stack)
         check_compiler()
-        make_venv()
-        install()
-        if run(PYTHON, "-m", "odconv_det.env").returncode:
+        make_venv(env)
+        install(env, parts)
+        if run(env.python, "-m", "odconv_det.env").returncode:
             raise SetupError("the environment is not complete, see above")
-        STAMP.write_text(fingerprint())
-        say("done: .venv is ready")
+        env.stamp.write_text(fingerprint(env))
+        say(f"done: {env.name} is ready")
         return 0
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nsetup: interrupted; `make setup` goes on from here", file=sys.stderr)
+        line = f"\nsetup: interrupted; `{env.make}` goes on from here"
+        print(line, file=sys.stderr)
         return 130
 
 
@@ -84,25 +118,53 @@ def output_of(*command):
     return None if result.returncode else result.stdout.strip()
 
 
+# --- what belongs to a stack ----------------------------------------------------------
+
+
+def distributions(stack):
+    """The distributions with mmengine, mmcv and mmdet; none for torch alone.
+
+    Raises SetupError for an unknown stack.
+    """
+    # Run, not imported: the package itself needs torch. Python 3.10 is sure by now.
+    known = runpy.run_path(str(ROOT / "odconv_det" / "env.py"))["STACKS"]
+    parts = {one.extra: tuple(one.versions) for one in known}
+    parts[TORCH_ONLY] = ()
+    if stack not in parts:
+        raise SetupError(
+            f"there is no stack '{stack}': STACK is one of {', '.join(parts)}"
+        )
+    return parts[stack]
+
+
+def constraints_of(stack):
+    """Text of constraints.txt, for torch alone with the lowest supported torch."""
+    text = (ROOT / "constraints.txt").read_text()
+    if stack != TORCH_ONLY:
+        return text
+    lowest = runpy.run_path(str(ROOT / "odconv_det" / "env.py"))["LOWEST_TORCH"]
+    return re.sub(r"^torch==.*$", "torch==" + lowest, text, flags=re.MULTILINE)
+
+
 # --- is there anything to do? ---------------------------------------------------------
 
 
-def fingerprint():
-    """Hash of all that decides what .venv should hold, and of what it holds."""
+def fingerprint(env):
+    """Hash of all that decides what the folder should hold, and of what it holds."""
     digest = hashlib.sha256(str(ROOT).encode())  # a moved folder breaks the scripts
-    for name in ("constraints.txt", "pyproject.toml", "tools/setup_env.py"):
+    for name in INPUTS:
         digest.update((ROOT / name).read_bytes())
-    for info in sorted(VENV.glob("lib/python3*/site-packages/*.dist-info")):
+    for info in sorted(env.folder.glob("lib/python3*/site-packages/*.dist-info")):
         digest.update(info.name.encode())
     digest.update(str(find_toolkit()).encode())
     return digest.hexdigest()
 
 
-def is_up_to_date():
+def is_up_to_date(env):
     """Whether the last set-up still stands: same inputs, and the environment works."""
-    if not STAMP.exists() or STAMP.read_text() != fingerprint():
+    if not env.stamp.exists() or env.stamp.read_text() != fingerprint(env):
         return False
-    return output_of(PYTHON, "-m", "odconv_det.env") is not None
+    return output_of(env.python, "-m", "odconv_det.env") is not None
 
 
 # --- the machine ----------------------------------------------------------------------
@@ -193,30 +255,32 @@ def choose_build(torch_cuda, gpu, toolkit, toolkit_version):
 # --- the steps ------------------------------------------------------------------------
 
 
-def make_venv():
-    """Create .venv, or mend it; a working one stays as it is."""
-    version = output_of(PYTHON, "-c", "import sys; print(*sys.version_info[:2])")
+def make_venv(env):
+    """Create the environment, or mend it; a working one stays as it is."""
+    version = output_of(env.python, "-c", "import sys; print(*sys.version_info[:2])")
     if version is None:
-        say(f".venv with Python {sys.version.split()[0]}")
-        command = (sys.executable, "-m", "venv", "--clear", VENV)
+        say(f"{env.name} with Python {sys.version.split()[0]}")
+        command = (sys.executable, "-m", "venv", "--clear", env.folder)
         result = run(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if result.returncode:
             raise SetupError(f"python -m venv failed: {result.stdout.strip()}")
     elif not SUPPORTED[0] <= tuple(map(int, version.split())) <= SUPPORTED[1]:
-        raise SetupError(".venv is of an unsupported Python: remove it and try again")
-    remove_torn_packages()
-    has_pip = output_of(PYTHON, "-m", "pip", "--version") is not None
-    if not has_pip and output_of(PYTHON, "-m", "ensurepip") is None:
-        raise SetupError(".venv has no pip: remove .venv and try again")
+        raise SetupError(
+            f"{env.name} is of an unsupported Python: remove it and try again"
+        )
+    remove_torn_packages(env.folder)
+    has_pip = output_of(env.python, "-m", "pip", "--version") is not None
+    if not has_pip and output_of(env.python, "-m", "ensurepip") is None:
+        raise SetupError(f"{env.name} has no pip: remove it and try again")
 
 
-def remove_torn_packages():
+def remove_torn_packages(folder):
     """Make pip install again what an interrupted pip had begun to install.
 
     The RECORD is the last file that pip writes. Without it a package looks installed,
     cannot be uninstalled, and may lack anything.
     """
-    for packages in VENV.glob("lib/python3*/site-packages"):
+    for packages in folder.glob("lib/python3*/site-packages"):
         for info in packages.glob("*.dist-info"):
             if not (info / "RECORD").exists():
                 shutil.rmtree(str(info))
@@ -224,30 +288,40 @@ def remove_torn_packages():
             shutil.rmtree(str(torn), ignore_errors=True)
 
 
-def install():
-    """Install everything, in the order that its parts need each other."""
-    LOG.write_text("")
-    say(f"output of pip goes to {LOG.relative_to(ROOT)}")
-    # First and on its own: everything below is built against this torch or admits it.
-    pip("torch (the largest download)", "torch")
-    pip("build tools", "setuptools", "wheel", "packaging", "ninja", "psutil")
-    pip("mmengine", "onedl-mmengine")
-    install_mmcv()
-    pip("mmdetection", "--no-build-isolation", "onedl-mmdetection")
-    tools = ("pytest", "pytest-xdist", "ruff", "safetensors", "gdown")
-    pip("tools for tests and files", *tools)
-    if sys.platform == "linux" and platform.machine() == "x86_64":
-        pip("triton, whose kernels are tested in its interpreter", "triton>=3.4")
-    pip("odconv_det", "--no-deps", "--no-build-isolation", "-e", ".")
+def install(env, parts):
+    """Install everything, in the order that its parts need each other.
+
+    Args:
+        env: the environment.
+        parts: the distributions with mmengine, mmcv and mmdet, or none.
+    """
+    env.log.write_text("")
+    env.constraints.write_text(constraints_of(env.stack))
+    say(f"output of pip goes to {env.log.relative_to(ROOT)}")
+    # First: everything below is built against this torch or admits it.
+    pip(env, "torch (the largest download)", "torch", "numpy")
+    pip(env, "build tools", "setuptools", "wheel", "packaging", "ninja", "psutil")
+    if parts:
+        mmengine, mmcv, mmdet = parts
+        pip(env, "mmengine", mmengine)
+        install_mmcv(env, mmcv)
+        pip(env, "mmdetection", "--no-build-isolation", mmdet)
+    tools = ("pytest", "pytest-xdist", "hypothesis", "ruff", "safetensors", "gdown")
+    pip(env, "tools for tests and files", *tools)
+    # An older torch comes with the one triton that it works with, or with none.
+    if parts and sys.platform == "linux" and platform.machine() == "x86_64":
+        step = "triton, whose kernels are tested in its interpreter"
+        pip(env, step, "triton>=3.4")
+    pip(env, "odconv_det", "--no-deps", "--no-build-isolation", "-e", ".")
 
 
-def install_mmcv():
+def install_mmcv(env, distribution):
     """Install mmcv with operators that fit this machine's torch."""
-    torch = output_of(PYTHON, "-c", TORCH)
+    torch = output_of(env.python, "-c", TORCH)
     if torch is None:
         raise SetupError(
-            "torch is installed but cannot be imported: .venv/bin/python -c"
-            " 'import torch' says why; `rm -rf .venv` starts anew"
+            f"torch is installed but cannot be imported: {env.name}/bin/python -c"
+            f" 'import torch' says why; `rm -rf {env.name}` starts anew"
         )
     gpu, _, torch_cuda = torch.partition(" ")
     toolkit = find_toolkit()
@@ -263,28 +337,28 @@ def install_mmcv():
     usual = f"usually 7 to 10 minutes on 2 cores, here {cores}"
     if "CUDA" in build.device:
         usual = f"tens of minutes on few cores, here {cores}"
-    arguments = ["--no-build-isolation", "onedl-mmcv"]
-    pip(f"{step} ({usual})", *arguments, environment=environment)
-    if not operators_fit(build):
+    arguments = ["--no-build-isolation", distribution]
+    pip(env, f"{step} ({usual})", *arguments, environment=environment)
+    if not operators_fit(env, build):
         # An older build, or one that pip had kept from another torch.
         arguments += ["--force-reinstall", "--no-deps", "--no-cache-dir"]
-        pip(f"{step} anew ({usual})", *arguments, environment=environment)
+        pip(env, f"{step} anew ({usual})", *arguments, environment=environment)
 
 
-def operators_fit(build):
+def operators_fit(env, build):
     """Whether mmcv's operators load, and know CUDA if they should."""
-    built_for = output_of(PYTHON, "-c", OPERATORS)
+    built_for = output_of(env.python, "-c", OPERATORS)
     if built_for is None:
         return False
     return "CUDA" not in build.device or "not available" not in built_for
 
 
-def pip(step, *arguments, **options):
+def pip(env, step, *arguments, **options):
     """Install with pip under the constraints; its output goes to the log."""
     say(step)
     started = time.time()
-    command = [str(PYTHON), "-m", "pip", "install", "-c", "constraints.txt"]
-    with LOG.open("a") as log:
+    command = [str(env.python), "-m", "pip", "install", "-c", str(env.constraints)]
+    with env.log.open("a") as log:
         print("\n$ pip install", *arguments, file=log, flush=True)
         process = subprocess.Popen(
             command + list(arguments),
@@ -303,15 +377,15 @@ def pip(step, *arguments, **options):
                 process.terminate()
             raise
     if status:
-        tail = LOG.read_text(errors="replace").splitlines()[-25:]
+        tail = env.log.read_text(errors="replace").splitlines()[-25:]
         print("\n".join(tail), file=sys.stderr)
-        step, log_name = step.split(" (")[0], LOG.relative_to(ROOT)
+        step, log_name = step.split(" (")[0], env.log.relative_to(ROOT)
         raise SetupError(
             f"pip could not install {step}: see above and {log_name}. It needs the"
-            " network and disk space; `make setup` tries again"
+            f" network and disk space; `{env.make}` tries again"
         )
     say(f"  {time.time() - started:.0f} s")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -1,9 +1,62 @@
 """The decisions of `make setup`; the set-up itself is run by running these tests."""
 
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
 
+from odconv_det.env import LOWEST_TORCH, STACKS
 from tools import setup_env
-from tools.setup_env import SetupError, check_interpreter, choose_build
+from tools.setup_env import Environment, SetupError, check_interpreter, choose_build
+
+ROOT = Path(__file__).parents[2]
+KNOWN = [*(stack.extra for stack in STACKS), "torch"]
+
+
+def test_a_stack_is_what_the_environment_check_knows():
+    assert len(STACKS) == 2
+    for stack in STACKS:
+        assert setup_env.distributions(stack.extra) == tuple(stack.versions)
+    assert setup_env.distributions("torch") == ()
+
+
+@pytest.mark.parametrize("name", ["mmdet", ""])
+def test_an_unknown_stack_gets_one_line_with_those_known(name, capsys):
+    assert setup_env.main(name) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: there is no stack '{name}'")
+    assert line.endswith("onedl, openmmlab, torch")
+
+
+def test_each_stack_has_a_folder_of_its_own_that_git_and_lint_leave_alone():
+    names = [Environment(stack).name for stack in KNOWN]
+    assert names == [".venv", ".venv-openmmlab", ".venv-torch"]
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"/.venv", "/.venv-*"} <= set(ignored)
+    assert '".venv-*"' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("stack", KNOWN)
+def test_make_sets_up_and_uses_the_same_folder(stack):
+    command = ["make", "--dry-run", "test", f"STACK={stack}"]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert f'tools/setup_env.py "{stack}"' in result.stdout
+    pythons = re.findall(r"^(\S+)/bin/python -m", result.stdout, re.MULTILINE)
+    assert set(pythons) == {Environment(stack).name}
+    # What an incomplete environment would hide is left out where asked for only.
+    assert ("--torch-only" in result.stdout) == (stack == "torch")
+
+
+def test_torch_alone_has_the_versions_of_the_stacks_but_the_lowest_torch():
+    stacks, alone = (
+        setup_env.constraints_of(one).splitlines() for one in ("openmmlab", "torch")
+    )
+    assert setup_env.constraints_of("onedl").splitlines() == stacks
+    changed = [pair for pair in zip(stacks, alone, strict=True) if len(set(pair)) > 1]
+    assert changed == [("torch==2.13.0", f"torch=={LOWEST_TORCH}")]
 
 
 @pytest.mark.parametrize("version", [(3, 9, 18), (3, 13, 0), (2, 7, 18)])
@@ -64,13 +117,12 @@ def test_an_nvcc_without_headers_is_no_toolkit(monkeypatch, tmp_path):
     assert setup_env.find_toolkit() == str(tmp_path)
 
 
-def test_packages_that_an_interrupted_pip_left_are_removed(monkeypatch, tmp_path):
+def test_packages_that_an_interrupted_pip_left_are_removed(tmp_path):
     packages = tmp_path / "lib/python3.11/site-packages"
     for name in ("whole-1.0", "torn-1.0"):
         (packages / f"{name}.dist-info").mkdir(parents=True)
         (packages / f"{name}.dist-info/METADATA").touch()
     (packages / "whole-1.0.dist-info/RECORD").touch()
     (packages / "~orn").mkdir()
-    monkeypatch.setattr(setup_env, "VENV", tmp_path)
-    setup_env.remove_torn_packages()
+    setup_env.remove_torn_packages(tmp_path)
     assert [one.name for one in packages.iterdir()] == ["whole-1.0.dist-info"]
