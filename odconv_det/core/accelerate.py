@@ -19,6 +19,9 @@ from odconv_det.core.kernels import Scales
 
 __all__ = ["attend", "modulate", "pool", "use_triton"]
 
+# Triton 3.0, which torch 2.4 brings, computes NaN where these kernels mask.
+LOWEST_TRITON = (3, 4)
+
 _using: dict[str, ModuleType] = {}
 
 
@@ -31,7 +34,7 @@ def use_triton(enabled: bool = True) -> ExitStack:
     but nothing was measured on a GPU, so measure before you keep them. Not thread-safe.
 
     Raises:
-        RuntimeError: if triton is not installed.
+        RuntimeError: if triton is not installed or older than 3.4.
 
     Example:
         >>> with use_triton():
@@ -49,11 +52,18 @@ def use_triton(enabled: bool = True) -> ExitStack:
 
 def _load() -> ModuleType:
     try:
-        return importlib.import_module("odconv_det.core.triton_kernels")
+        module = importlib.import_module("odconv_det.core.triton_kernels")
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
         raise RuntimeError("triton is not installed: pip install triton") from error
+    version = module.triton.__version__
+    if tuple(map(int, version.split(".")[:2])) < LOWEST_TRITON:
+        raise RuntimeError(
+            f"triton {version} is too old, the kernels need 3.4, which comes with "
+            "torch 2.8"
+        )
+    return module
 
 
 def _restore(before: dict[str, ModuleType]) -> None:

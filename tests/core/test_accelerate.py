@@ -1,12 +1,12 @@
 """The switch of the Triton kernels."""
 
 import os
-import platform
 
 os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,15 +16,9 @@ from odconv_det import ODConv2d
 from odconv_det.core import accelerate, kernels
 from odconv_det.core.kernels import Scales
 from odconv_det.fusion import fuse
+from tests.core.triton_here import needs_triton
 
 MODULE = "odconv_det.core.triton_kernels"
-
-
-# The set-up installs triton where its wheels are.
-pytestmark = pytest.mark.skipif(
-    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
-    reason="triton is for Linux on x86-64",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +66,7 @@ def test_nothing_imports_the_kernels_unasked():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@needs_triton
 def test_a_fused_network_gives_the_same_with_the_kernels(monkeypatch):
     names = called(monkeypatch)
     net, x = network(), torch.randn(2, 3, 17, 19)
@@ -84,6 +79,7 @@ def test_a_fused_network_gives_the_same_with_the_kernels(monkeypatch):
     torch.testing.assert_close(own, expected, atol=1e-5, rtol=1e-5)
 
 
+@needs_triton
 def test_the_switch_stays_or_ends_with_its_block(monkeypatch):
     names = called(monkeypatch)
     x = torch.randn(1, 3, 4, 4)
@@ -106,6 +102,7 @@ def test_the_switch_stays_or_ends_with_its_block(monkeypatch):
     assert not on()
 
 
+@needs_triton
 @pytest.mark.parametrize(
     "x",
     [
@@ -132,6 +129,7 @@ def test_off_it_is_the_torch_version():
     assert accelerate.attend(*nothing) is None
 
 
+@needs_triton
 def test_training_with_the_kernels_has_the_same_gradients(monkeypatch):
     names = called(monkeypatch)
     layer, x = ODConv2d(6, 8, 3), torch.randn(2, 6, 5, 5)
@@ -152,3 +150,11 @@ def test_without_triton_the_switch_says_what_to_install(monkeypatch):
     with pytest.raises(RuntimeError, match="pip install triton$"):
         accelerate.use_triton()
     assert accelerate.use_triton(False)
+
+
+def test_an_old_triton_is_named(monkeypatch):
+    old = SimpleNamespace(triton=SimpleNamespace(__version__="3.0.0"))
+    monkeypatch.setitem(sys.modules, MODULE, old)
+    with pytest.raises(RuntimeError, match="triton 3.0.0 is too old.*need 3.4.*2.8"):
+        accelerate.use_triton()
+    assert accelerate.attend(*[torch.rand(2, 5)] * 5, [1, 0, 0, 0]) is None

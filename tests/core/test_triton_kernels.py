@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import platform
 
 os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
 
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from odconv_det.core import kernels, pooling
 from odconv_det.core.kernels import Scales
 from odconv_det.layers.odconv import _activate
+from tests.core.triton_here import needs_triton
 
 try:
     from odconv_det.core import triton_kernels
@@ -26,11 +26,7 @@ DTYPES = pytest.mark.parametrize(
 )
 
 
-# The set-up installs triton where its wheels are.
-pytestmark = pytest.mark.skipif(
-    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
-    reason="triton is for Linux on x86-64",
-)
+pytestmark = needs_triton
 
 
 @pytest.fixture(autouse=True)
