@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 import pytest
 import torch
 
+TOOLS = Path(__file__).parent / "tools"
 MMDETECTION = ("mmengine", "mmcv", "mmdet")
 
 
@@ -26,8 +28,13 @@ def pytest_configure(config):
 
 def pytest_report_header(config):
     if config.option.torch_only:
-        return "torch only: files that import mmengine, mmcv or mmdet are left out"
+        return "torch only: the tools and files that import MMDetection are left out"
     return None
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave out the tools, which need cv2, Pillow, ... besides."""
+    return (config.option.torch_only and collection_path == TOOLS) or None
 
 
 def pytest_pycollect_makemodule(module_path, parent):
@@ -47,6 +54,13 @@ class TorchOnlyModule(pytest.Module):
             if missing.partition(".")[0] in MMDETECTION:
                 return []
             raise
+
+
+@pytest.fixture
+def mmdetection(request):
+    """Of a test that needs it without importing it."""
+    if request.config.option.torch_only:
+        pytest.skip("needs MMDetection")
 
 
 @pytest.fixture

@@ -197,6 +197,7 @@ def test_probe_reports_failed_imports_and_survives_a_crash(tmp_path, monkeypatch
     assert "exit status 3" in runtime.errors["dies"]
 
 
+@pytest.mark.usefixtures("mmdetection")
 def test_the_command_speaks_where_the_operators_are_broken(tmp_path):
     """Also `import odconv_det` must get through for the command to start at all."""
     (tmp_path / "sitecustomize.py").write_text(
@@ -218,7 +219,7 @@ def test_the_command_speaks_where_the_operators_are_broken(tmp_path):
     assert result.returncode == 1
     assert "mmcv._ext    does not load" in result.stdout
     assert "problem: mmcv's operators do not load" in result.stdout
-    assert "onedl-mmcv==2.3.6" in result.stdout
+    assert "mmcv==2." in result.stdout
     assert "Traceback" not in result.stderr
 
 
@@ -242,12 +243,14 @@ def test_the_command_speaks_where_torch_is_broken(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.usefixtures("mmdetection")
 def test_the_command_survives_a_crash_of_mmcv(tmp_path):
     result = run_with_stub(tmp_path, "mmcv", "import os; os.abort()")
     assert result.returncode == 1
     assert "the interpreter died" in result.stdout
 
 
+@pytest.mark.usefixtures("mmdetection")
 def test_the_command_finds_no_problem_here(capsys):
     assert env.main() == 0
     lines = capsys.readouterr().out.splitlines()

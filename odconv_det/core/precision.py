@@ -27,9 +27,16 @@ def autocast_input(x: Tensor) -> Tensor:
 
 _NOTHING = nullcontext()
 
+# Asked here: torch.compile of torch 2.4 cannot trace the question.
+_AUTOCAST_AVAILABLE = {
+    name: torch.amp.is_autocast_available(name) for name in ("cpu", "cuda", "meta")
+}
+
 
 def _autocasts(device_type: str) -> bool:
-    available = torch.amp.is_autocast_available(device_type)
+    available = _AUTOCAST_AVAILABLE.get(device_type)
+    if available is None:
+        available = torch.amp.is_autocast_available(device_type)
     return available and torch.is_autocast_enabled(device_type)
 
 
