@@ -16,7 +16,7 @@ from odconv_det import ODConv2d
 from odconv_det.core import accelerate, kernels
 from odconv_det.core.kernels import Scales
 from odconv_det.fusion import fuse
-from tests.core.triton_here import needs_triton
+from tests.needs import needs_triton
 
 MODULE = "odconv_det.core.triton_kernels"
 

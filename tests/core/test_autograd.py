@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from odconv_det.core.dispatch import force
 from odconv_det.layers import ODAttention
 from tests.layers.cases import GEOMETRIES, image, make
+from tests.needs import needs_compile
 from tests.oracle import odconv2d_oracle
 
 CASES = {
@@ -279,6 +280,7 @@ class TestAutocast:
         same({"y": y}, {"y": expected("3x3", 4)[0]})
 
 
+@needs_compile
 @pytest.mark.parametrize("case, batch", [("1x1", 1), ("depthwise", 2)])
 def test_compiles_as_one_graph_forward_and_backward(case, batch):
     _, grad_y, reference = expected(case, 4, batch)

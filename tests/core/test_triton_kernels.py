@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from odconv_det.core import kernels, pooling
 from odconv_det.core.kernels import Scales
 from odconv_det.layers.odconv import _activate
-from tests.core.triton_here import needs_triton
+from tests.needs import needs_triton
 
 try:
     from odconv_det.core import triton_kernels

@@ -17,6 +17,7 @@ from odconv_det.layers.condconv import BlockRouting, CondRouting
 from tests.calibrated import pictures
 from tests.layers.blocks import Block, network
 from tests.layers.cases import image, make, randomize
+from tests.needs import needs_compile
 from tests.oracle import condconv2d_oracle, oracle
 
 
@@ -245,6 +246,7 @@ class TestMemory:
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
 
 
+@needs_compile
 def test_a_block_compiles_as_one_graph():
     module = block().train()
     eager = copy.deepcopy(module)

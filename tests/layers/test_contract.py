@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from odconv_det.layers import DYNAMIC_CONVOLUTIONS, DyConv2d, DynamicConv2d, ODConv2d
 from tests.layers.cases import GEOMETRIES, LAYERS, VARIANTS, build, image, make
+from tests.needs import needs_compile
 from tests.oracle import ORACLES, oracle
 
 BANKS = ["ODConv2d", "CondConv2d", "DyConv2d"]
@@ -246,6 +247,7 @@ class TestMemoryAndPrecision:
             y.float(), reference, rtol=0.1, atol=0.1 * reference.abs().max().item()
         )
 
+    @needs_compile
     @pytest.mark.parametrize("training, batch", [(True, 1), (True, 2), (False, 2)])
     @each_layer
     def test_compiles_as_one_graph(self, variant, training, batch):
@@ -260,6 +262,7 @@ class TestMemoryAndPrecision:
         for ours, theirs in zip(layer.parameters(), eager.parameters(), strict=True):
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-3)
 
+    @needs_compile
     @pytest.mark.parametrize("variant", ["ODConv2d", "WeightNetConv2d"])
     def test_compiles_to_machine_code_under_autocast(self, variant):
         layer = make(variant, **SIMPLE).eval()
