@@ -9,4 +9,6 @@ custom_hooks = [
     dict(type="CheckInvalidLossHook", interval=50),
     # Acts only where static weights are the start of a dynamic backbone.
     dict(type="CalibrateHook"),
+    # Acts only where a resumed run has another number of processes or images.
+    dict(type="BatchSizeHook"),
 ]

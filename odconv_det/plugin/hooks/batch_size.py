@@ -1,0 +1,94 @@
+"""The learning rate of a run that goes on with another number of images."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+__all__ = ["BatchSizeHook"]
+
+_KEY = "batch_size"
+
+
+@HOOKS.register_module(force=True)
+class BatchSizeHook(Hook):
+    """Look after the learning rate where a resumed run has another batch size.
+
+    A resumed run takes its learning rates from the checkpoint, whatever the config and
+    ``--auto-scale-lr`` say. With ``auto_scale_lr.enable`` the hook makes them those
+    that this flag gives a first run; without, it warns if an iteration has more or
+    fewer images than before, all processes together. It says nothing where nothing
+    changed or the checkpoint is one without this entry in its ``meta``.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, int] | None = None
+        self._suited: int | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Remember what the run had that goes on."""
+        if runner._resume:
+            self._before = checkpoint.get("meta", {}).get(_KEY)
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare, and scale the learning rates or warn."""
+        settings = runner.cfg.get("auto_scale_lr") or {}
+        enabled = settings.get("enable", False)
+        images = _processes_and_images(runner)
+        total = images["processes"] * images["images"]
+        base = settings.get("base_batch_size", total)
+        before = self._before
+        self._suited = total if enabled else before["suited"] if before else base
+        if before is None:
+            return
+        if enabled and total != before["suited"]:
+            factor = total / before["suited"]
+            _scale(runner, factor)
+            print_log(
+                f"the resumed learning rate was that of {before['suited']} images an "
+                f"iteration and is scaled by {factor:g} for {total}",
+                "current",
+            )
+        previous = before["processes"] * before["images"]
+        if not enabled and total != previous:
+            print_log(
+                f"resumed with {_spell(images)} an iteration, the run had "
+                f"{_spell(before)}: its learning rate goes on unchanged; pass "
+                "--auto-scale-lr to scale it",
+                "current",
+                logging.WARNING,
+            )
+
+    def before_save_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write what :meth:`before_train` compares."""
+        entry = _processes_and_images(runner)
+        checkpoint["meta"][_KEY] = dict(entry, suited=self._suited)
+
+
+def _processes_and_images(runner: Runner) -> dict[str, int]:
+    """How many processes there are, and images in an iteration of each."""
+    images = runner.cfg.train_dataloader.get("batch_size", 1)
+    return dict(processes=runner.world_size, images=images)
+
+
+def _spell(entry: dict[str, int]) -> str:
+    processes, images = entry["processes"], entry["images"]
+    return f"{processes * images} images ({processes} x {images})"
+
+
+def _scale(runner: Runner, factor: float) -> None:
+    """Multiply the learning rates, and what their schedules start from."""
+    for group in runner.optim_wrapper.param_groups:
+        for key in ("lr", "initial_lr"):
+            if key in group:
+                group[key] *= factor
+    for scheduler in runner.param_schedulers or []:
+        if scheduler.param_name == "lr" and hasattr(scheduler, "base_values"):
+            scheduler.base_values = [factor * v for v in scheduler.base_values]
