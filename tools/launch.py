@@ -6,6 +6,7 @@ failed process printed says more.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,28 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
 ROOT = Path(__file__).resolve().parents[1]
+TOOL_ERROR = 2  # the exit status after a line that has said everything
+
+
+def report(error: ChildFailedError) -> int:
+    """Say in the last line which process ended the job; returns the exit status."""
+    rank, failure = error.get_first_failure()
+    for other, candidate in error.failures.items():
+        # Without the killed one the others fail too. torchrun itself sends SIGTERM.
+        if candidate.exitcode < 0 and candidate.exitcode != -signal.SIGTERM:
+            rank, failure = other, candidate
+            break
+    if failure.exitcode == TOOL_ERROR:
+        return failure.exitcode
+    reason = "failed, see its messages above"
+    if failure.exitcode < 0:
+        name = signal.Signals(-failure.exitcode).name
+        reason = f"was ended by {name}"
+        if name == "SIGKILL":
+            reason += ", as the system does when memory is out"
+    message = f"error: process {rank} {reason}; the others were stopped"
+    print(message, file=sys.stderr, flush=True)
+    return max(failure.exitcode, 1)
 
 
 def main() -> int:
@@ -31,9 +54,7 @@ def main() -> int:
     try:
         run(parse_args([*arguments, *command]))
     except ChildFailedError as error:
-        # torchrun has logged the rank; a negative code is the signal that ended it.
-        _, failure = error.get_first_failure()
-        return failure.exitcode if failure.exitcode > 0 else 1
+        return report(error)
     return 0
 
 
