@@ -105,7 +105,9 @@ def _restore(cls: type[_BatchNorm]) -> _BatchNorm:
 
 def foldable(norm: nn.Module) -> bool:
     """Whether this is a BatchNorm that is affine in eval mode."""
-    if not isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) or has_hooks(norm):
+    # Of maps: BatchNorm2d, SyncBatchNorm, and what frameworks make of the latter.
+    other = isinstance(norm, nn.BatchNorm1d | nn.BatchNorm3d)
+    if not isinstance(norm, _BatchNorm) or other or has_hooks(norm):
         return False
     forwards = (_Folded.forward, nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward)
     return type(norm).forward in forwards and norm.running_mean is not None

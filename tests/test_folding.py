@@ -9,10 +9,11 @@ import warnings
 import pytest
 import torch
 from mmcv.cnn import build_norm_layer
+from mmengine.model import revert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from odconv_det import ODConv2d
+from odconv_det import ODConv2d, fuse
 from odconv_det.core.relu6 import OutputReLU6
 from odconv_det.folding import eval_affine, fold_batch_norms
 from odconv_det.plugin.backbones import ODMobileNetV2, ODResNet
@@ -630,3 +631,21 @@ def test_a_folded_norm_of_a_framework_survives_pickle():
     loaded = pickle.loads(pickle.dumps(network))
     assert folds(loaded) == folds(network) != []
     assert_same(result(loaded, image()), result(network, image()), 1e-11)
+
+
+@pytest.mark.parametrize("build", SMALL)
+def test_sync_norms_that_mmengine_has_reverted_fold_and_fuse(build):
+    """As it does in every run of a single process."""
+    network = calibrate(build()).double()
+    state = network.state_dict()
+    synced = build(norm_cfg=dict(type="SyncBN")).double().eval()
+    synced.load_state_dict(state)
+    reverted = revert_sync_batchnorm(synced).eval()
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in reverted.modules())
+    x = pictures(2, 64).double()
+    expected = network(x)
+    assert fold_batch_norms(reverted) == folds(network) != []
+    torch.testing.assert_close(reverted(x), expected)
+    fused = fuse(reverted)
+    assert not any(isinstance(m, _BatchNorm) for m in fused.modules())
+    torch.testing.assert_close(fused(x), expected)
