@@ -11,7 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from odconv_det.plugin.errors import ToolError
-from odconv_det.plugin.preflight import check_file
+from odconv_det.plugin.preflight import check_file, check_sync_norm
 
 __all__ = [
     "add_arguments",
@@ -71,6 +71,7 @@ def _use_gloo(cfg: Config) -> None:
             f"--launcher {cfg.launcher} needs GPUs; on a CPU start the processes with "
             "tools/dist_train.sh or tools/dist_test.sh"
         )
+    check_sync_norm(cfg)
     torch.distributed.init_process_group("gloo")
     wrapper = cfg.get("model_wrapper_cfg") or dict(
         type="MMDistributedDataParallel",

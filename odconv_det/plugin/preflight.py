@@ -17,7 +17,7 @@ from odconv_det.checkpoints import is_torch_file
 from odconv_det.plugin.errors import ToolError, local_rank
 from odconv_det.plugin.pretrained import StrictPretrained, is_pretrained
 
-__all__ = ["check_data", "check_file", "check_weights"]
+__all__ = ["check_data", "check_file", "check_sync_norm", "check_weights"]
 
 
 def check_file(path: str, role: str, advice: str = "") -> None:
@@ -115,3 +115,19 @@ def _data_paths(section: object) -> Iterator[str]:
         for path in (part.get("ann_file"), *prefixes.values()):
             if path:
                 yield os.path.join(root, path)
+
+
+def check_sync_norm(cfg: Config) -> None:
+    """Raise ToolError if the config has SyncBatchNorm, for processes on a CPU.
+
+    torch has it for GPUs alone. A single process needs no check: MMEngine gives it
+    plain BatchNorm.
+    """
+    # A name, a name with its scope, or the class itself.
+    kinds = [str(part.get("type")).rstrip("'>") for part in _dicts(cfg.model)]
+    synced = any(kind.endswith(("SyncBN", "SyncBatchNorm")) for kind in kinds)
+    if synced or cfg.get("sync_bn"):
+        raise ToolError(
+            "SyncBN needs GPUs; for several processes on a CPU set "
+            "norm_cfg=dict(type='BN') wherever the model has SyncBN, and sync_bn=None"
+        )
