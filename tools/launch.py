@@ -29,9 +29,8 @@ def report(error: ChildFailedError) -> int:
         return failure.exitcode
     reason = "failed, see its messages above"
     if failure.exitcode < 0:
-        name = signal.Signals(-failure.exitcode).name
-        reason = f"was ended by {name}"
-        if name == "SIGKILL":
+        reason = f"was ended by {failure.signal_name()}"
+        if failure.exitcode == -signal.SIGKILL:
             reason += ", as the system does when memory is out"
     message = f"error: process {rank} {reason}; the others were stopped"
     print(message, file=sys.stderr, flush=True)

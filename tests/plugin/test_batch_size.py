@@ -50,7 +50,9 @@ def train(forge, tmp_path_factory):
 def first(train, tmp_path_factory):
     """Flag to go on from one epoch in one process, with the config's learning rate."""
     _, checkpoint = train("first", 1)
-    assert checkpoint["meta"]["batch_size"] == dict(processes=1, images=2, suited=8)
+    assert checkpoint["meta"]["images_per_iteration"] == dict(
+        processes=1, images=2, suited=8
+    )
     assert rates(checkpoint)[1] == 0.01
     file = tmp_path_factory.mktemp("checkpoint") / "first.pth"
     torch.save(checkpoint, file)
@@ -73,7 +75,9 @@ def test_another_number_of_processes_is_one_warning(train, first):
     assert "--auto-scale-lr" in line
     assert rates(checkpoint)[1:] == (0.01,) * 3
     # It still is the learning rate of the config.
-    assert checkpoint["meta"]["batch_size"] == dict(processes=2, images=2, suited=8)
+    assert checkpoint["meta"]["images_per_iteration"] == dict(
+        processes=2, images=2, suited=8
+    )
 
 
 def test_the_flag_scales_a_resumed_learning_rate_as_that_of_a_first_run(train, first):
@@ -82,7 +86,7 @@ def test_the_flag_scales_a_resumed_learning_rate_as_that_of_a_first_run(train, f
     assert WARNING not in output
     assert "scaled by 0.5" in output
     assert rates(more)[1:] == pytest.approx([0.01 * 4 / 8] * 3)
-    assert more["meta"]["batch_size"] == dict(processes=2, images=2, suited=4)
+    assert more["meta"]["images_per_iteration"] == dict(processes=2, images=2, suited=4)
 
     _, resumed = train("flagged", 1, first, "--auto-scale-lr", epochs=2)
     _, fresh = train("fresh", 1, "--auto-scale-lr", epochs=2)
@@ -117,7 +121,9 @@ def resume(entry, *, enable=False, processes=2, images=3, resumes=True, key=True
         param_schedulers=None,
     )
     hook = BatchSizeHook()
-    hook.after_load_checkpoint(runner, {"meta": {"batch_size": entry} if key else {}})
+    hook.after_load_checkpoint(
+        runner, {"meta": {"images_per_iteration": entry} if key else {}}
+    )
     hook.before_train(runner)
     return hook, runner
 
@@ -149,6 +155,6 @@ def test_a_learning_rate_is_scaled_once(said):
     assert runner.optim_wrapper.param_groups == [dict(lr=0.05, initial_lr=0.5)]
     checkpoint = {"meta": {}}
     hook.before_save_checkpoint(runner, checkpoint)
-    _, again = resume(checkpoint["meta"]["batch_size"], enable=True)
+    _, again = resume(checkpoint["meta"]["images_per_iteration"], enable=True)
     assert len(said) == 1
     assert again.optim_wrapper.param_groups == [dict(lr=0.1, initial_lr=1.0)]

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 __all__ = ["BatchSizeHook"]
 
-_KEY = "batch_size"
+_KEY = "images_per_iteration"
 
 
 @HOOKS.register_module(force=True)
@@ -28,7 +28,7 @@ class BatchSizeHook(Hook):
 
     def __init__(self) -> None:
         self._before: dict[str, int] | None = None
-        self._suited: int | None = None
+        self._suited: int | None = None  # how many images the learning rate is for
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember what the run had that goes on."""
