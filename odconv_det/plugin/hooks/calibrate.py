@@ -68,12 +68,14 @@ class CalibrateHook(Hook):
 def _pairs(loader: DataLoader, images: int) -> DataLoader:
     """Images of the loader's data set, other ones in each process.
 
-    By a loader of its own: a sampler without an end cannot begin anew.
+    By a loader of its own: a sampler without an end cannot begin anew. As many in each,
+    for SyncBatchNorm waits for all processes at every pair.
     """
     dataset = loader.dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
     first = get_rank() % len(order)
-    own = order[first :: get_world_size()][:images].tolist()
+    share = max(1, len(order) // get_world_size())
+    own = order[first :: get_world_size()][: min(images, share)].tolist()
     if len(own) % 2:  # a single image has no variance
         own.append(own[0])
     return DataLoader(dataset, 2, sampler=own, collate_fn=loader.collate_fn)
