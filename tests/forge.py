@@ -89,6 +89,7 @@ class Forge:
         """Start ``script`` with these words in ``folder``."""
         self._count += 1
         log = self._folder / f"{self._count}.log"
+        log.touch()  # may be read before the child has begun
         request = dict(
             command=[str(script), *map(str, words)],
             folder=str(folder),
@@ -125,7 +126,9 @@ def serve() -> None:
 def become(request: Mapping[str, object]) -> None:
     """Turn this process into the requested command."""
     os.setsid()
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    # Tests started in the background ignore Ctrl-C, and so would their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)

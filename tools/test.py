@@ -10,6 +10,7 @@ from mmengine.config import Config
 from odconv_det.plugin import cli, preflight
 from odconv_det.plugin.errors import ToolError, one_line_errors
 from odconv_det.plugin.hooks import FuseHook
+from odconv_det.plugin.signals import end_when_stopped
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,7 +59,7 @@ def use_tta(cfg: Config) -> None:
 
 def main() -> None:
     args = parse_args()
-    with one_line_errors():
+    with one_line_errors(), end_when_stopped("nothing was evaluated"):
         cfg = cli.load_config(args)
         cfg.load_from = args.checkpoint
         preflight.check_data(cfg, "test_dataloader", "test_evaluator")

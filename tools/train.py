@@ -7,6 +7,9 @@ from mmengine.device import get_device
 
 from odconv_det.plugin import cli, preflight
 from odconv_det.plugin.errors import ToolError, one_line_errors
+from odconv_det.plugin.signals import end_when_stopped
+
+GO_ON = "the same command with --resume goes on from the last checkpoint, if any"
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,7 +52,7 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    with one_line_errors():
+    with one_line_errors(), end_when_stopped(GO_ON):
         cfg = cli.load_config(args)
         apply_flags(cfg, args)
         preflight.check_data(cfg, "train_dataloader", "val_dataloader", "val_evaluator")

@@ -10,6 +10,7 @@ import io
 import os
 import re
 import runpy
+import signal
 import sys
 import time
 import warnings
@@ -248,4 +249,6 @@ def _print_table(rows: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
+    # As after Ctrl-C; the tools that it runs leave both signals to it then.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

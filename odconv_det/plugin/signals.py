@@ -1,0 +1,73 @@
+"""How the tools end when somebody stops them: one line, and an exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from odconv_det.plugin.errors import local_rank
+
+__all__ = ["end_when_stopped"]
+
+# Ctrl-C, and what Slurm and Kubernetes send some seconds before they kill.
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+@contextmanager
+def end_when_stopped(advice: str) -> Iterator[None]:
+    """End orderly on Ctrl-C and SIGTERM, with ``interrupted: ADVICE`` for a traceback.
+
+    The exit status is 128 and the signal's number, as shells have it. Worker processes
+    forked within leave Ctrl-C, which reaches them too, to this process. A signal that
+    is ignored, as shells have it for jobs in the background, stays so. Where SIGTERM is
+    handled already, by whoever runs a tool in its own process, nothing is done.
+
+    To be used in the main thread.
+
+    Raises:
+        SystemExit: after one of these signals.
+    """
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    process, received = os.getpid(), []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            _stop_worker(number)
+            return
+        received.append(number)
+        # Workers may be stopped as well, and their loader's complaint would come in
+        # the middle of what is done here.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # A kind of exception that nobody on the way takes for an error to go on after.
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in WORDS}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    except BaseException:
+        if not received:
+            raise
+        # Launchers pass on what the terminal has sent already.
+        before = dict.fromkeys(WORDS, signal.SIG_IGN)
+        if local_rank() == 0:
+            line = f"{WORDS[received[0]]}: {advice}"
+            print(line, file=sys.stderr, flush=True)
+        raise SystemExit(128 + received[0]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_worker(number: int) -> None:
+    if number != signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

@@ -1,0 +1,102 @@
+"""A stop from outside is one line and the exit status that shells expect."""
+
+import os
+import signal
+
+import pytest
+
+from odconv_det.plugin.signals import WORDS, end_when_stopped
+
+
+@pytest.fixture(autouse=True)
+def _usual():
+    """As in a process of its own, and afterwards as it was."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGCHLD: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, how) for number, how in usual.items()}
+    yield
+    for number, how in before.items():
+        signal.signal(number, how)
+
+
+def handlers():
+    return [signal.getsignal(number) for number in WORDS]
+
+
+@pytest.mark.parametrize("number", WORDS, ids=WORDS.values())
+def test_a_signal_is_one_line_and_its_status(number, capsys):
+    with pytest.raises(SystemExit) as end, end_when_stopped("go on"):
+        signal.raise_signal(number)
+    assert end.value.code == 128 + number
+    assert capsys.readouterr().err == f"{WORDS[number]}: go on\n"
+
+
+def test_what_the_signal_broke_on_its_way_is_not_shown(capsys):
+    def broken():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise RuntimeError("worker is killed by signal: Terminated")
+
+    with pytest.raises(SystemExit) as end, end_when_stopped("go on"):
+        broken()
+    assert end.value.code == 143
+    assert end.value.__suppress_context__
+    assert capsys.readouterr().err == "terminated: go on\n"
+
+
+def test_a_signal_that_is_sent_twice_ends_once():
+    with pytest.raises(SystemExit), end_when_stopped("go on"):
+        signal.raise_signal(signal.SIGINT)
+    for number in WORDS:
+        signal.raise_signal(number)
+
+
+def test_an_error_without_a_signal_is_an_error():
+    before = handlers()
+    with pytest.raises(RuntimeError, match="a bug"), end_when_stopped("go on"):
+        raise RuntimeError("a bug")
+    assert handlers() == before
+
+
+def test_nothing_changes_after_an_end_without_a_signal():
+    before = handlers()
+    with end_when_stopped("go on"):
+        assert all(now != then for now, then in zip(handlers(), before, strict=True))
+    assert handlers() == before
+
+
+def test_whoever_handles_sigterm_gets_both_signals():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in WORDS:
+        with pytest.raises(KeyboardInterrupt), end_when_stopped("go on"):
+            signal.raise_signal(number)
+
+
+def test_what_is_ignored_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with end_when_stopped("go on"):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_the_first_of_several_processes_speaks_for_all(capsys, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit), end_when_stopped("go on"):
+        signal.raise_signal(signal.SIGINT)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGINT, 7), (signal.SIGTERM, -signal.SIGTERM)]
+)
+def test_a_forked_worker_leaves_ctrl_c_to_its_parent(number, status):
+    with end_when_stopped("go on"):
+        child = os.fork()
+        if not child:
+            signal.raise_signal(number)
+            os._exit(7)
+        _, ended = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(ended) == status
