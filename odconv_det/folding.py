@@ -82,7 +82,7 @@ class FoldedSyncBatchNorm(_Folded, nn.SyncBatchNorm, _BatchNorm):
     """SyncBatchNorm that a convolution applies in eval mode."""
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _folded_class(cls: type[_BatchNorm]) -> type[_BatchNorm]:
     if issubclass(cls, _Folded):
         return cls

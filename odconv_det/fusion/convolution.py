@@ -181,7 +181,7 @@ def one_call_works(device_type: str, dtype: torch.dtype) -> bool:
     return False
 
 
-@functools.cache
+@functools.lru_cache(maxsize=16)
 def _works(device_type: str, dtype: torch.dtype) -> bool:
     x = torch.linspace(-1, 1, 8 * 64, dtype=torch.float32).view(1, 8, 8, 8)
     weight = torch.linspace(1, -1, 8 * 8 * 9, dtype=torch.float32).view(8, 8, 3, 3)

@@ -180,7 +180,7 @@ class _Captured:
         return self._outputs
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
     """To warm up and to capture on; few, as cuBLAS keeps a workspace for each."""
     return torch.cuda.Stream(device), torch.cuda.Stream(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,17 +24,25 @@ class BlockRouting:
 
     It is handed out as often as there are readers and then forgotten, so that nothing
     keeps a graph of autograd alive. Each thread and device has its own, for servers and
-    ``DataParallel``.
+    ``DataParallel``; what an error left unread ends with its thread.
     """
 
     def __init__(self, readers: int) -> None:
         self.readers = readers
-        self._waiting: dict[tuple[int, torch.device], tuple[Tensor, int]] = {}
+        self._own = _Own()
+        self._compiled: dict[torch.device, tuple[Tensor, int]] = {}
+
+    @property
+    def _waiting(self) -> dict[torch.device, tuple[Tensor, int]]:
+        # A compiled block keeps the routing to itself, and could not ask for the
+        # thread's own.
+        compiling = torch.compiler.is_compiling()
+        return self._compiled if compiling else self._own.waiting
 
     def put(self, routing: Tensor) -> None:
         """Leave the routing for every reader."""
         if self.readers:
-            self._waiting[_key(routing.device)] = (routing, self.readers)
+            self._waiting[routing.device] = (routing, self.readers)
 
     def take(self, device: torch.device) -> Tensor:
         """The routing, once for each reader.
@@ -42,26 +50,30 @@ class BlockRouting:
         Raises:
             RuntimeError: if the block's first convolution has not run before.
         """
-        key = _key(device)
-        if key not in self._waiting:
+        waiting = self._waiting
+        if device not in waiting:
             raise RuntimeError(
                 "this CondConv2d uses the routing of its block's first convolution, "
                 "which has to run before it each time: call the whole block"
             )
-        routing, readers = self._waiting.pop(key)
+        routing, readers = waiting.pop(device)
         if readers > 1:
-            self._waiting[key] = (routing, readers - 1)
+            waiting[device] = (routing, readers - 1)
         return routing
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies begin empty: what is on its way belongs to a forward pass.
-        return {"readers": self.readers, "_waiting": {}}
+        return {"readers": self.readers}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(state["readers"])
 
 
-def _key(device: torch.device) -> tuple[int, torch.device]:
-    # A compiled block keeps the routing to itself, and could not ask for the thread.
-    compiling = torch.compiler.is_compiling()
-    return 0 if compiling else threading.get_ident(), device
+class _Own(threading.local):
+    """What waits in one thread, by device."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[torch.device, tuple[Tensor, int]] = {}
 
 
 class CondRouting(nn.Module):

@@ -95,7 +95,7 @@ def _has_peers(norm: _BatchNorm) -> bool:
     return dist.get_world_size(norm.process_group) > 1
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _say_once() -> None:
     warnings.warn(
         "training with fewer than two samples in a batch: the BatchNorm of the "

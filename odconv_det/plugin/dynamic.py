@@ -77,7 +77,7 @@ class _StartsStatic:
         self._is_init = True
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _starting_static(cls: type[nn.Module]) -> type[nn.Module]:
     return type(cls.__name__, (_StartsStatic, cls), {"__module__": cls.__module__})
 

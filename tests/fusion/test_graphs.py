@@ -1,5 +1,7 @@
 """What can be known of CUDA graphs without CUDA: when one is taken, kept and used."""
 
+import gc
+import weakref
 from typing import NamedTuple
 
 import pytest
@@ -114,6 +116,26 @@ def test_room_is_made_before_the_capture():
     for width in (1, 2, 3):
         graphed(of(width))
     assert held == [0, 0, 0]
+
+
+def test_a_graph_that_made_room_is_gone():
+    taken = []
+
+    class Fake(nn.Module):
+        def forward(self, x):
+            return x
+
+    class Weak(GraphedModule):
+        def _capture(self, inputs):
+            run = Fake()
+            taken.append(weakref.ref(run))
+            return run
+
+    graphed = Weak(nn.Identity().eval(), max_graphs=3)
+    for width in range(1, 101):
+        graphed(of(width))
+    gc.collect()
+    assert [run() is not None for run in taken] == [False] * 97 + [True] * 3
 
 
 def test_the_default_bound_is_16():

@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import threading
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -167,6 +168,20 @@ class TestOrder:
         for tensor in (here, there):
             with pytest.raises(RuntimeError, match="first convolution"):
                 routing.take(tensor.device)
+
+    def test_what_an_error_left_unread_ends_with_its_thread(self):
+        routing, left = BlockRouting(readers=1), []
+
+        def request():
+            value = torch.zeros(1)
+            routing.put(value)
+            left.append(weakref.ref(value))
+
+        for _ in range(5):
+            thread = threading.Thread(target=request)
+            thread.start()
+            thread.join()
+        assert [value() for value in left] == [None] * 5
 
 
 class TestCopies:
