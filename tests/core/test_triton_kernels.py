@@ -220,3 +220,61 @@ def test_modulate_takes_attentions_that_are_parts_of_one_tensor():
 def test_modulate_divides_a_bank_among_programs():
     scales = Scales(torch.rand(2, 40), torch.rand(2, 30), torch.rand(2, 9))
     check_modulate(torch.randn(4, 30, 40, 3, 3), torch.rand(2, 4), scales, torch.half)
+
+
+class Recorder:
+    """Takes the place of a kernel and notes what triton would compile anew for."""
+
+    def __init__(self):
+        self.compiled = set()
+
+    def __getitem__(self, grid):
+        def launch(*args, **constants):
+            kinds = tuple(map(self._kind, args))
+            self.compiled.add((kinds, tuple(constants.items())))
+
+        return launch
+
+    @staticmethod
+    def _kind(value):
+        """Of an argument: 1, multiples of 16 and all other numbers are kinds."""
+        if isinstance(value, torch.Tensor):
+            return value.dtype, value.data_ptr() % 16 == 0
+        if isinstance(value, int):
+            return value == 1 or (value % 16 == 0, value.bit_length() > 31)
+        return type(value)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """How many forms of the kernels were needed so far."""
+    recorders = {name: Recorder() for name in ("_pool", "_layer", "_modulate")}
+    for name, recorder in recorders.items():
+        monkeypatch.setattr(triton_kernels, name, recorder)
+    return lambda: [len(recorder.compiled) for recorder in recorders.values()]
+
+
+def test_sizes_of_images_compile_a_bounded_number_of_kernels(compiled):
+    def meet(sizes):
+        for height, width in itertools.product(sizes, sizes):
+            triton_kernels.pool(torch.zeros(1, 3, height, width), torch.float32)
+        return compiled()
+
+    first = meet([1, 2, 3, 5, 8, 13, 16, 31, 32, 48, 49, 64, 100])
+    assert 10 < first[0] < 60  # one for each power of 2 and kind
+    assert meet(range(50, 74)) == first
+
+
+def test_sizes_of_batches_compile_a_bounded_number_of_kernels(compiled):
+    def meet(batches):
+        for batch in batches:
+            bank, kernel = torch.zeros(4, 8, 8, 3, 3), torch.zeros(batch, 4)
+            triton_kernels.modulate(bank, kernel, Scales(None, None, None), bank.dtype)
+            pooled, trunk = torch.zeros(batch, 8), torch.zeros(16, 8)
+            head, bias = torch.zeros(12, 16), torch.zeros(12)
+            sizes = (8, 0, 0, 4)
+            triton_kernels.attend(pooled, trunk, bias.new_zeros(16), head, bias, sizes)
+        return compiled()
+
+    first = meet([1, 2, 15, 16, 32])
+    assert meet(range(1, 50)) == first
