@@ -10,7 +10,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-__all__ = ["MemoryHook"]
+__all__ = ["MemoryHook", "entries", "live_tensors"]
 
 CONTAINERS = {dict, list, set, OrderedDict, defaultdict, deque}
 
