@@ -47,18 +47,21 @@ def convolve(
     """
     batch = len(x)
     if form == "shared":
-        return F.conv2d(x, kernels[0], bias, *geometry)
+        return F.conv2d(x, _readable(kernels[0]), bias, *geometry)
     if form == "matmul":
         return _matmul(x, kernels, bias, geometry.stride)
     if form == "grouped":
         planes = x.reshape(1, -1, *x.shape[2:])
-        stacked = kernels.flatten(0, 1)
+        stacked = _readable(kernels.flatten(0, 1))
         repeated = None if bias is None else bias.repeat(batch)
         y = F.conv2d(planes, stacked, repeated, *_grouped(geometry, batch))
         return y.reshape(batch, -1, *y.shape[2:])
     if batch == 0:  # the sum over no kernels is a zero kernel
         return F.conv2d(x, kernels.sum(0), bias, *geometry)
-    ys = [F.conv2d(x[b : b + 1], kernels[b], bias, *geometry) for b in range(batch)]
+    ys = [
+        F.conv2d(x[b : b + 1], _readable(kernels[b]), bias, *geometry)
+        for b in range(batch)
+    ]
     return ys[0] if batch == 1 else torch.cat(ys)
 
 
@@ -86,20 +89,33 @@ def backward(
         grad_x, grad_kernels = _conv_backward(
             grad_y.reshape(1, -1, *grad_y.shape[2:]),
             x.reshape(1, -1, *x.shape[2:]),
-            kernels.flatten(0, 1),
+            _readable(kernels.flatten(0, 1)),
             _grouped(geometry, batch),
             need_x,
         )
         grad_x = grad_x.reshape(x.shape) if need_x else None
         return grad_x, grad_kernels.view(kernels.shape)
     pairs = [
-        _conv_backward(grad_y[b : b + 1], x[b : b + 1], kernels[b], geometry, need_x)
+        _conv_backward(
+            grad_y[b : b + 1], x[b : b + 1], _readable(kernels[b]), geometry, need_x
+        )
         for b in range(batch)
     ]
     if batch == 1:
         return pairs[0][0], pairs[0][1].unsqueeze(0)
     grad_xs, grad_kernels = zip(*pairs, strict=True)
     return torch.cat(grad_xs) if need_x else None, torch.stack(grad_kernels)
+
+
+def _readable(kernel: Tensor) -> Tensor:
+    """A kernel of one filter with the strides that channels_last stands for.
+
+    The stride from one filter to the next may then be any number, but torch's backward
+    on a CPU raises for all but one of them.
+    """
+    if len(kernel) == 1 and is_channels_last(kernel):
+        return kernel.clone(memory_format=torch.channels_last)
+    return kernel
 
 
 def _grouped(geometry: Geometry, batch: int) -> Geometry:

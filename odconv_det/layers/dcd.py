@@ -96,6 +96,15 @@ def _one_at_zero(z: Tensor) -> Tensor:
     return F.relu6(z + 3) / 3
 
 
+def _unlaid(weight: Tensor) -> Tensor:
+    """A 1x1 kernel that leaves the layout of the output to the input.
+
+    In channels_last it would also give a map in NCHW a gradient in NHWC. For a single
+    sample, torch's BatchNorm on a CPU reads that as NCHW, and computes another one.
+    """
+    return weight.flatten(1)[..., None, None]
+
+
 class _Fusion(nn.Module):
     """``expand (BN(matrix u) + u)`` with ``u = BN(squeeze x)``, at each position.
 
@@ -115,12 +124,12 @@ class _Fusion(nn.Module):
         self.expand = Pointwise(latent, outs, bias=False)
 
     def forward(self, x: Tensor, matrix: Tensor, affine: Affine | None) -> Tensor:
-        expand = self.expand.weight
+        squeeze, expand = _unlaid(self.squeeze.weight), _unlaid(self.expand.weight)
         if affine is not None:
             expand = expand * affine.scale.view(-1, 1, 1, 1)
         with full_precision(x.device.type):
             # The norms, and what is between them, in their parameters' precision.
-            u = F.conv2d(x, self.squeeze.weight.to(x.dtype)).to(expand.dtype)
+            u = F.conv2d(x, squeeze.to(x.dtype)).to(expand.dtype)
             u = pooled_batch_norm(self.bn1, u)
             fused = (matrix @ u.flatten(2)).view_as(u)
             fused = pooled_batch_norm(self.bn2, fused) + u

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from odconv_det.layers import DYNAMIC_CONVOLUTIONS, DyConv2d, DynamicConv2d, ODConv2d
 from tests.layers.cases import GEOMETRIES, LAYERS, VARIANTS, build, image, make
 from tests.needs import needs_compile
+from tests.layers.passes import run
 from tests.oracle import ORACLES, oracle
 
 BANKS = ["ODConv2d", "CondConv2d", "DyConv2d"]
@@ -211,6 +212,27 @@ class TestMemoryAndPrecision:
         assert isinstance(layer.weight, nn.Parameter)
         y.sum().backward()
         layer.to(memory_format=torch.channels_last)  # now with gradients to convert
+
+    @pytest.mark.parametrize("batch", [1, 2])
+    @pytest.mark.parametrize("out_channels", [1, 12])
+    @pytest.mark.parametrize("x_too", [True, False])
+    @each_variant
+    @pytest.mark.filterwarnings("ignore:training with fewer than two samples")
+    def test_gradients_do_not_depend_on_the_layout(
+        self, variant, x_too, out_channels, batch
+    ):
+        """One sample or filter leaves open which layout it is in."""
+        layer = make(variant, **SIMPLE, out_channels=out_channels).double()
+        other = copy.deepcopy(layer).to(memory_format=torch.channels_last)
+        x = image(batch, dtype=torch.float64).requires_grad_()
+        grad = torch.randn_like(copy.deepcopy(layer)(x))
+        expected = run(layer, x, grad)
+        if x_too:
+            x = x.detach().to(memory_format=torch.channels_last).requires_grad_()
+        found = run(other, x, grad)
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-8)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     @pytest.mark.parametrize("geometry", ["3x3", "1x1", "depthwise"])
