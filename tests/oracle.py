@@ -1,12 +1,16 @@
 """Slow, obvious references: one sample, one kernel, one equation at a time.
 
-Each takes a layer in eval mode for its parameters, and ``x (B, Ci, H, W)``. One
-function a paper, in the letters of the paper; nothing of the package's math is used.
+Each takes a layer for its parameters, and ``x (B, Ci, H, W)``. One function a paper, in
+the letters of the paper; nothing of the package's math is used. In eval mode, but for
+:func:`training_oracle`.
 """
+
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from odconv_det.layers import (
     CBAM,
@@ -21,12 +25,36 @@ from odconv_det.layers import (
     WeightNetConv2d,
 )
 
-__all__ = ["ORACLES", "condconv2d_oracle", "odconv2d_oracle", "oracle"]
+__all__ = [
+    "ORACLES",
+    "condconv2d_oracle",
+    "odconv2d_oracle",
+    "oracle",
+    "training_oracle",
+]
 
 
 def oracle(layer: nn.Module, x: Tensor) -> Tensor:
     """What ``layer`` has to compute, sample by sample."""
     return torch.stack([ORACLES[type(layer)](layer, sample) for sample in x])
+
+
+def training_oracle(layer: nn.Module, x: Tensor) -> Tensor:
+    """What ``layer`` has to compute in training mode; it gets the batch's statistics.
+
+    One norm after another: what it sees in all samples gives its mean and variance, as
+    functions of ``x`` and the parameters, with which the next one can be reached. A
+    single value has no variance: its norm keeps the statistics that it has.
+    """
+    for norm in [m for m in layer.modules() if isinstance(m, _BatchNorm)]:
+        with mock.patch(f"{__name__}._norm", wraps=_norm) as spy:
+            oracle(layer, x)
+        seen = [z for bn, z in (call.args for call in spy.mock_calls) if bn is norm]
+        values = torch.cat([z.view(len(z), -1) for z in seen], 1)  # (C, how many)
+        if values.shape[1] > 1:
+            norm.running_mean = values.mean(1)
+            norm.running_var = values.var(1, correction=0)
+    return oracle(layer, x)
 
 
 def odconv2d_oracle(layer: ODConv2d, x: Tensor) -> Tensor:
@@ -127,8 +155,8 @@ def _condconv(layer: CondConv2d, x: Tensor) -> Tensor:
 def _dyconv(layer: DyConv2d, x: Tensor) -> Tensor:
     attention = layer.attention
     hidden = torch.relu(_linear(attention.fc1, x.mean((1, 2))))
-    logits = _linear(attention.fc2, hidden)
-    exponentials = torch.exp(logits / attention.temperature)
+    logits = _linear(attention.fc2, hidden) / attention.temperature
+    exponentials = torch.exp(logits - logits.max())  # the ratio stays, none is infinite
     return _mixture(layer, x, exponentials / exponentials.sum())
 
 
