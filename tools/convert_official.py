@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from odconv_det.checkpoints import (
     CheckpointError,
+    add_trust_argument,
     check_suffix,
     from_release,
     locate,
@@ -31,12 +32,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "output",
         type=Path,
-        help="the .safetensors or .pth to write; "
-        "mmengine's load_from and tools/test.py read .pth only",
+        help="the .safetensors or .pth to write",
     )
     parser.add_argument(
         "--config", help="config whose detector, or whose backbone, it must cover"
     )
+    add_trust_argument(parser)
     return parser.parse_args(argv)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from odconv_det.checkpoints import (
     CheckpointError,
+    add_trust_argument,
     check_suffix,
     inflate,
     largest_difference,
@@ -44,6 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "does not change what the network computes (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    add_trust_argument(parser)
     return parser.parse_args(argv)
 
 

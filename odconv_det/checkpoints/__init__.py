@@ -3,29 +3,38 @@
 from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
 from odconv_det.checkpoints.files import (
     check_suffix,
-    is_torch_file,
     read_tensors,
     write_tensors,
 )
 from odconv_det.checkpoints.inflate import inflate, largest_difference, static_twin
 from odconv_det.checkpoints.keys import backbone_tensors, from_release, under
+from odconv_det.checkpoints.untrusted import (
+    add_trust_argument,
+    is_torch_file,
+    read_torch,
+    trust_files,
+)
 from odconv_det.checkpoints.verify import load_exactly, mismatch
-from odconv_det.checkpoints.zoo import locate
+from odconv_det.checkpoints.zoo import is_remote, locate
 
 __all__ = [
     "CheckpointError",
     "MissingCheckpointError",
+    "add_trust_argument",
     "backbone_tensors",
     "check_suffix",
     "from_release",
     "inflate",
+    "is_remote",
     "is_torch_file",
     "largest_difference",
     "load_exactly",
     "locate",
     "mismatch",
     "read_tensors",
+    "read_torch",
     "static_twin",
+    "trust_files",
     "under",
     "write_tensors",
 ]

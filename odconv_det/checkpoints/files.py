@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +12,10 @@ import torch
 from torch import Tensor
 
 from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
+from odconv_det.checkpoints.untrusted import read_torch
 
 __all__ = [
     "check_suffix",
-    "is_torch_file",
     "read_tensors",
     "whole_file",
     "write_tensors",
@@ -37,7 +35,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise MissingCheckpointError(f"no weight file at {path}")
-    content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    content = _read_safetensors(path) if _is_safetensors(path) else read_torch(path)
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
@@ -58,34 +56,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return library.torch.load_file(path)
     except (library.SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is no whole safetensors file: {error}") from None
-
-
-def _read_torch(path: Path) -> Any:
-    if not is_torch_file(path):
-        raise CheckpointError(
-            f"{path} is no whole torch file (an interrupted download, or a web page in "
-            "its place?): get it once more"
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can fail in any part of the reader
-        if refused := re.search(r"GLOBAL (\S+)", str(error)):
-            raise CheckpointError(
-                f"{path} was refused, because reading it could run code (it names "
-                f"{refused[1]}): where you trust it, save its state_dict alone"
-            ) from None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"{path} cannot be read ({reason}): get it once more"
-        ) from None
-
-
-def is_torch_file(path: str | os.PathLike[str]) -> bool:
-    """Whether the file looks like one that ``torch.save`` wrote to its end."""
-    with open(path, "rb") as file:
-        start = file.read(2)
-    # The old format is a sequence of pickles of protocol 2 or later.
-    return start == b"\x80\x02" or (start == b"PK" and zipfile.is_zipfile(path))
 
 
 def write_tensors(
@@ -129,7 +99,8 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place if all goes well.
 
-    Whatever interrupts the block, ``path`` is what it was before.
+    Whatever interrupts the block, ``path`` is what it was before; once the block is
+    done, its content outlasts a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -138,8 +109,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
+        _flush_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Put the names of a folder's files on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _safetensors(path: Path) -> Any:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from odconv_det.checkpoints.download import SCHEMES, fetch
 from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
 from odconv_det.checkpoints.files import read_tensors, whole_file
 
-__all__ = ["DETECTORS", "IMAGENET", "SCHEME", "home", "locate"]
+__all__ = ["DETECTORS", "IMAGENET", "SCHEME", "home", "is_remote", "locate"]
 
 SCHEME = "odconv://"
 
@@ -58,20 +59,29 @@ def home() -> Path:
     return Path(cache).expanduser() / "odconv_det"
 
 
-def locate(address: str, *, download: bool = True) -> Path:
-    """The file behind a path or an ``odconv://`` address.
+def is_remote(address: str) -> bool:
+    """Whether :func:`locate` may have to download the file."""
+    return address.startswith((SCHEME, *SCHEMES))
 
-    A file of the release that is not there is downloaded, unless ``download`` is false.
+
+def locate(address: str, *, download: bool = True) -> Path:
+    """The file behind a path, an ``odconv://`` or an ``https://...#sha256=`` address.
+
+    A remote file that is not there is downloaded, unless ``download`` is false.
 
     Raises:
         MissingCheckpointError: if the file is not there and cannot be downloaded.
-        CheckpointError: for an unknown name or another kind of address.
+        CheckpointError: for an unknown name, an address without a hash and another kind
+            of address.
     """
+    if address.startswith(SCHEMES):
+        return fetch(address, home() / "downloads", download=download)
     if not address.startswith(SCHEME):
         if "://" in address:
             raise CheckpointError(
-                f"cannot load {address}: download the file yourself and give its path, "
-                f"or an {SCHEME} address"
+                f"{address} is refused, since nothing says what it should hold: "
+                "download the file yourself and give its path, or an address "
+                f"'https://...#sha256=...' or {SCHEME}..."
             )
         path = Path(address).expanduser()
         if not path.is_file():

@@ -10,6 +10,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from odconv_det.checkpoints import add_trust_argument
 from odconv_det.plugin.errors import ToolError
 from odconv_det.plugin.preflight import check_file, check_sync_norm
 
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="what started the processes of a distributed run",
     )
+    add_trust_argument(parser)
     # Launchers before torchrun pass the rank as a flag, in either spelling.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
 

@@ -56,7 +56,7 @@ def check_weights(cfg: Config) -> None:
         start = find_latest_checkpoint(cfg.work_dir)
         advice = f"{cfg.work_dir}/last_checkpoint names it: pass --resume FILE instead"
         check_file(start, "checkpoint", advice)
-    if start and "://" not in start and not is_torch_file(os.path.expanduser(start)):
+    if start and _is_torn(start):
         raise ToolError(f"checkpoint {start} is no whole torch file: get it once more")
     for part, path in _pretrained_parts(cfg.model):
         if not start:
@@ -70,6 +70,13 @@ def check_weights(cfg: Config) -> None:
             part["init_cfg"] = None
             if local_rank() == 0:
                 print_log(f"{path} is missing and not needed: starting from {start}")
+
+
+def _is_torn(path: str) -> bool:
+    """Whether a local torch file is not whole; others are left to their readers."""
+    if "://" in path or path.endswith(".safetensors"):
+        return False
+    return not is_torch_file(os.path.expanduser(path))
 
 
 def _pretrained_parts(model: object) -> Iterator[tuple[dict, str]]:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from mmengine.dist import barrier, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from odconv_det.checkpoints import (
@@ -21,20 +17,14 @@ from odconv_det.checkpoints import (
     from_release,
     inflate,
     load_exactly,
-    locate,
     mismatch,
     read_tensors,
     under,
 )
 from odconv_det.checkpoints.zoo import SCHEME
+from odconv_det.plugin.loading import locate_once
 
-__all__ = ["StrictPretrained", "is_pretrained", "load_address"]
-
-
-@CheckpointLoader.register_scheme(prefixes=SCHEME, force=True)
-def load_address(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """An ``odconv://`` address wherever mmengine takes a checkpoint (``load_from``)."""
-    return {"state_dict": from_release(read_tensors(_locate(filename)))}
+__all__ = ["StrictPretrained", "is_pretrained"]
 
 
 class StrictPretrained:
@@ -73,7 +63,7 @@ class StrictPretrained:
         address, prefix = cfg["checkpoint"], cfg.get("prefix")
         options = _inflate_options(cfg.get("inflate"))
         try:
-            path = _locate(address)
+            path = locate_once(address)
             tensors = read_tensors(path)
         except MissingCheckpointError as error:
             self._missing_weights = str(error)
@@ -166,16 +156,3 @@ def is_pretrained(cfg: Mapping[str, Any]) -> bool:
     """Whether an ``init_cfg`` is mmengine's ``Pretrained``, however it is spelt."""
     kind = cfg.get("type")
     return kind is PretrainedInit or str(kind).rpartition(".")[2] == "Pretrained"
-
-
-def _locate(address: str) -> Path:
-    if not (is_distributed() and address.startswith(SCHEME)):
-        return locate(address)
-    # One process of each machine downloads; its peers then find the file.
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
-    try:
-        if first:
-            return locate(address)
-    finally:
-        barrier()
-    return locate(address, download=False)

@@ -121,7 +121,7 @@ def test_an_unknown_name_lists_the_known_ones():
 
 @pytest.mark.parametrize("address", ["https://example.org/w.pth", "s3://bucket/w.pth"])
 def test_other_addresses_are_refused(address):
-    with pytest.raises(CheckpointError, match="download the file yourself"):
+    with pytest.raises(CheckpointError, match="is refused"):
         locate(address)
 
 

@@ -2,6 +2,14 @@
 
 from odconv_det.plugin.hooks.batch_size import BatchSizeHook
 from odconv_det.plugin.hooks.calibrate import CalibrateHook
+from odconv_det.plugin.hooks.checkpoint import SafeCheckpointHook
 from odconv_det.plugin.hooks.fuse import FuseHook
+from odconv_det.plugin.hooks.seed import EpochSeedHook
 
-__all__ = ["BatchSizeHook", "CalibrateHook", "FuseHook"]
+__all__ = [
+    "BatchSizeHook",
+    "CalibrateHook",
+    "EpochSeedHook",
+    "FuseHook",
+    "SafeCheckpointHook",
+]

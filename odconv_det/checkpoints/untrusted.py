@@ -1,0 +1,274 @@
+"""Read torch files as data: whatever a file says, none of its code is run.
+
+``torch.load(weights_only=True)`` admits tensors and plain containers. Checkpoints of
+MMEngine also hold NumPy numbers and its ``HistoryBuffer``; for these names, and no
+other, stand-ins note down what the file says, and :func:`read_torch` makes numbers of it
+once the pickle is read. So no code of NumPy or MMEngine ever works for the pickle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from odconv_det.checkpoints.errors import CheckpointError
+
+__all__ = ["add_trust_argument", "is_torch_file", "read_torch", "trust_files"]
+
+# (log, counts, greatest length) -> what takes the place of a HistoryBuffer.
+MakeHistory = Callable[[np.ndarray, np.ndarray, int], Any]
+
+_trusted = False
+
+
+def trust_files() -> None:
+    """Let files run code from now on in this process: what ``--trust-checkpoint`` does.
+
+    Each file is named in a warning when it is read.
+    """
+    global _trusted
+    _trusted = True
+
+
+class _Trust(argparse.Action):
+    def __call__(self, *_: object) -> None:
+        trust_files()
+
+
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust-checkpoint``, which takes effect where the arguments are parsed."""
+    parser.add_argument(
+        "--trust-checkpoint",
+        nargs=0,
+        action=_Trust,
+        help="let the weight files of this run execute code, as pickles can; only for "
+        "files of your own that are refused otherwise",
+    )
+
+
+def is_torch_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the file looks like one that ``torch.save`` wrote to its end."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    # The old format is a sequence of pickles of protocol 2 or later.
+    return start == b"\x80\x02" or (start == b"PK" and zipfile.is_zipfile(path))
+
+
+def read_torch(
+    path: str | os.PathLike[str],
+    *,
+    map_location: Any = "cpu",
+    make_history: MakeHistory | None = None,
+) -> Any:
+    """What ``torch.save`` wrote to a file; every tensor is an ordinary one.
+
+    Args:
+        path: of the file.
+        map_location: as of ``torch.load``.
+        make_history: makes a ``HistoryBuffer``; without it they become ``None``.
+
+    Raises:
+        CheckpointError: if the file is broken, unpacks to more than it holds, or needs
+            code to be run.
+    """
+    path = Path(path)
+    if not is_torch_file(path):
+        raise CheckpointError(
+            f"{path} is no whole torch file (an interrupted download, or a web page in "
+            "its place?): get it once more"
+        )
+    if _trusted:
+        print(
+            f"WARNING: --trust-checkpoint: {path} may run any code on this machine",
+            file=sys.stderr,
+            flush=True,
+        )
+        return torch.load(path, map_location=map_location, weights_only=False)
+    try:
+        _check_archive(path)
+        with _allowed(_STAND_INS):
+            content = torch.load(path, map_location=map_location, weights_only=True)
+        return _Rebuild(make_history).rebuild(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} was refused: {error}") from None
+    except Exception as error:  # a damaged file can fail in any part of the reader
+        if refused := re.search(r"GLOBAL (\S+)|recognized function (.+)", str(error)):
+            raise CheckpointError(
+                f"{path} was refused, because reading it could run code (it names "
+                f"{refused[1] or refused[2]}): where you trust it, pass "
+                "--trust-checkpoint once and save its state_dict alone"
+            ) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{path} cannot be read ({reason}): get it once more"
+        ) from None
+
+
+def _check_archive(path: Path) -> None:
+    """Raise CheckpointError for an archive that unpacks to more than its own size."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise CheckpointError(
+            f"it unpacks to {unpacked:,} bytes, more than the file has, and torch "
+            "does not compress"
+        )
+
+
+# --- stand-ins: called by the unpickler in the place of what a file names -------------
+
+
+def _stand_in(name: str) -> Callable[[Any], Any]:
+    """Give a function or class the full name under which files ask for it."""
+
+    def rename(thing: Any) -> Any:
+        thing.__module__, _, thing.__qualname__ = name.rpartition(".")
+        return thing
+
+    return rename
+
+
+@_stand_in("mmengine.logging.history_buffer.HistoryBuffer")
+class _History:
+    """The attributes of a HistoryBuffer."""
+
+
+@_stand_in("builtins.getattr")
+def _method_of_history(owner: object, name: object) -> None:
+    """A HistoryBuffer's list of its own methods, which are not taken from a file."""
+    if owner is not _History or name not in ("min", "max", "current", "mean"):
+        raise CheckpointError(f"it asks for the attribute {name!r}")
+
+
+@_stand_in("numpy.dtype")
+class _NumberType:
+    """A type of numbers; anything else raises."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        if not re.fullmatch("b1|[iuf][1248]", str(code)):
+            raise CheckpointError(f"it holds a NumPy array of type {code!r}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1] if state[1] in "<>" else "=")
+
+
+@_stand_in("numpy.ndarray")
+class _Array:
+    """An array of numbers."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, number, by_columns, content = state
+        numbers = np.frombuffer(_bytes(content), _dtype(number))
+        self.array = numbers.reshape(shape, order="F" if by_columns else "C").copy()
+
+
+def _make_array(kind: object, *_: object) -> _Array:
+    if kind is not _Array:
+        raise CheckpointError("it holds a subclass of NumPy's array")
+    return _Array()
+
+
+def _make_number(number: object, content: object) -> np.generic:
+    return np.frombuffer(_bytes(content), _dtype(number), count=1)[0]
+
+
+def _dtype(number: object) -> np.dtype:
+    if not isinstance(number, _NumberType):
+        raise CheckpointError("it holds a NumPy array without a type")
+    return number.dtype
+
+
+def _bytes(content: object) -> bytes:
+    if not isinstance(content, bytes):
+        raise CheckpointError("it holds a NumPy array of objects")
+    return content
+
+
+_STAND_INS = [_History, _method_of_history, _NumberType, _Array]
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 and 2
+    for _name, _function in (("_reconstruct", _make_array), ("scalar", _make_number)):
+
+        def _called(*args: Any, _function: Callable[..., Any] = _function) -> Any:
+            return _function(*args)
+
+        _STAND_INS.append(_stand_in(f"{_module}.{_name}")(_called))
+
+
+@contextmanager
+def _allowed(names: list[Any]) -> Iterator[None]:
+    """Let the unpickler call exactly these, besides torch's own."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(names)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+class _Rebuild:
+    """Make ordinary objects of stand-ins in a tree of containers, and check tensors."""
+
+    def __init__(self, make_history: MakeHistory | None) -> None:
+        self._make_history = make_history
+        # Each object once: a file may refer to one from very many places.
+        self._done: dict[int, tuple[Any, Any]] = {}
+
+    def rebuild(self, node: Any) -> Any:
+        """The object in the place of ``node``."""
+        if id(node) not in self._done:
+            self._done[id(node)] = node, self._rebuilt(node)
+        return self._done[id(node)][1]
+
+    def _rebuilt(self, node: Any) -> Any:
+        if isinstance(node, Tensor):
+            return _checked(node)
+        if isinstance(node, _Array):
+            return node.array
+        if isinstance(node, _History):
+            if self._make_history is None:
+                return None
+            parts = vars(node)
+            log, counts = (
+                self.rebuild(parts[name]) for name in ("_log_history", "_count_history")
+            )
+            return self._make_history(log, counts, int(parts["max_length"]))
+        if isinstance(node, dict):
+            # In place: an OrderedDict of modules carries its _metadata along.
+            for key, value in list(node.items()):
+                node[key] = self.rebuild(value)
+            return node
+        if isinstance(node, list):
+            node[:] = [self.rebuild(value) for value in node]
+            return node
+        if type(node) is tuple:
+            return tuple(self.rebuild(value) for value in node)
+        return node
+
+
+def _checked(tensor: Tensor) -> Tensor:
+    """The tensor, if it is a plain one that the file has the numbers of."""
+    plain = tensor.layout is torch.strided and not tensor.is_meta
+    if not plain or type(tensor) not in (Tensor, torch.nn.Parameter):
+        raise CheckpointError(f"it holds a tensor of the kind {type(tensor).__name__}")
+    claimed = tensor.numel() * tensor.element_size()
+    if claimed > tensor.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"a tensor of shape {tuple(tensor.shape)} has more numbers than the file"
+        )
+    return tensor

@@ -1,0 +1,150 @@
+"""Checkpoints that a crash at any moment leaves whole."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from odconv_det.plugin.file_backend import WHOLE_FILES
+
+__all__ = ["SafeCheckpointHook"]
+
+# What an earlier process was writing when it was killed.
+_LEFT_OVER = re.compile(r"\..+\.\d+\.part")
+
+# Files that a checkpoint makes superfluous, as it says itself: killed before it could
+# remove them, a run does so when it is resumed.
+_SUPERFLUOUS = "superfluous_ckpts"
+
+
+@HOOKS.register_module(force=True)
+class SafeCheckpointHook(CheckpointHook):
+    """MMEngine's ``CheckpointHook`` with another order: write, then name, then prune.
+
+    MMEngine removes the oldest checkpoint, and the best one, before it writes the next,
+    and writes in place: a full disk or a kill in that moment costs what was there. Here
+    a checkpoint is written to a temporary file in the same folder, flushed to the disk
+    and renamed; then ``last_checkpoint`` names it; then older files go. The disk needs
+    room for one checkpoint (and one best one) more than ``max_keep_ckpts``.
+
+    Arguments, names of files and ``last_checkpoint`` are those of ``CheckpointHook``;
+    ``out_dir`` must be a folder of the local disk.
+
+    Raises:
+        ValueError: for ``backend_args``, ``file_client_args`` or an ``out_dir`` that is
+            an address.
+        CheckpointError: if the disk takes no more.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.backend_args or self.file_client_args:
+            raise ValueError(
+                f"{type(self).__name__} writes to the local disk: leave backend_args "
+                "and file_client_args out, or use type='CheckpointHook'"
+            )
+        if self.out_dir and not _is_local(str(self.out_dir)):
+            raise ValueError(
+                f"{type(self).__name__} writes to the local disk, not to "
+                f"{self.out_dir}: use type='CheckpointHook' for it"
+            )
+        self.backend_args = dict(backend=WHOLE_FILES)
+        self._earlier_bests: dict[str, str] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the folder, and finish what a killed run had begun."""
+        super().before_train(runner)
+        info = runner.message_hub.runtime_info
+        bests = [key for key in info if key.startswith("best_ckpt")]
+        for key in bests:
+            if not os.path.isfile(info[key]):
+                print_log(f"the best checkpoint {info[key]} is gone", "current")
+                del info[key]
+                info.pop(key.replace("best_ckpt", "best_score", 1), None)
+        self._set_bests({key: info.get(key) for key in self._bests()})
+        if is_main_process():
+            for path in Path(self.out_dir).glob(".*.part"):
+                if _LEFT_OVER.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+            kept = {info[key] for key in bests if key in info}
+            self._remove(set(info.get(_SUPERFLUOUS, ())) - kept)
+
+    def _save_checkpoint_with_step(
+        self, runner: Runner, step: int, meta: dict[str, Any]
+    ) -> None:
+        hub = runner.message_hub
+        superfluous = self._beaten(runner)
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                oldest = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+                superfluous.append(os.path.join(self.out_dir, oldest))
+            self.keep_ckpt_ids.append(step)
+            hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = os.path.join(self.out_dir, name)
+        hub.update_info("last_ckpt", self.last_ckpt)
+        hub.update_info(_SUPERFLUOUS, superfluous)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            pointer = os.path.join(runner.work_dir, "last_checkpoint")
+            self.file_backend.put_text(self.last_ckpt, pointer)
+            self._remove(superfluous)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        # MMEngine removes the best one that it knows before it writes the better one.
+        self._earlier_bests = {k: path for k, path in self._bests().items() if path}
+        self._set_bests(dict.fromkeys(self._bests()))
+        super()._save_best_checkpoint(runner, metrics)
+        if is_main_process():
+            self._remove(self._beaten(runner))
+        now = self._bests()
+        self._set_bests({key: now[key] or self._earlier_bests.get(key) for key in now})
+        self._earlier_bests = {}
+
+    def _beaten(self, runner: Runner) -> list[str]:
+        """The best checkpoints that there are better ones than by now."""
+        info = runner.message_hub.runtime_info
+        return [old for key, old in self._earlier_bests.items() if info[key] != old]
+
+    def _bests(self) -> dict[str, str | None]:
+        """Key of the message hub -> path of the best checkpoint by that metric."""
+        if self.save_best is None:
+            return {}
+        if len(self.key_indicators) == 1:
+            return {"best_ckpt": self.best_ckpt_path}
+        paths = self.best_ckpt_path_dict
+        return {f"best_ckpt_{name}": paths.get(name) for name in self.key_indicators}
+
+    def _set_bests(self, paths: dict[str, str | None]) -> None:
+        if "best_ckpt" in paths:
+            self.best_ckpt_path = paths["best_ckpt"]
+        elif paths:
+            self.best_ckpt_path_dict = {
+                key.removeprefix("best_ckpt_"): path for key, path in paths.items()
+            }
+
+    def _remove(self, paths: list[str] | set[str]) -> None:
+        for path in paths:
+            Path(path).unlink(missing_ok=True)
+
+
+def _is_local(folder: str) -> bool:
+    return isinstance(get_file_backend(folder), LocalBackend)
