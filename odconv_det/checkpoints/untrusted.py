@@ -2,8 +2,8 @@
 
 ``torch.load(weights_only=True)`` admits tensors and plain containers. Checkpoints of
 MMEngine also hold NumPy numbers and its ``HistoryBuffer``; for these names, and no
-other, stand-ins note down what the file says, and :func:`read_torch` makes numbers of it
-once the pickle is read. So no code of NumPy or MMEngine ever works for the pickle.
+other, stand-ins note down what the file says, and :func:`read_torch` makes numbers of
+it once the pickle is read. So no code of NumPy or MMEngine ever works for the pickle.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import sys
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ __all__ = ["add_trust_argument", "is_torch_file", "read_torch", "trust_files"]
 MakeHistory = Callable[[np.ndarray, np.ndarray, int], Any]
 
 _trusted = False
+_one_at_a_time = threading.Lock()
 
 
 def trust_files() -> None:
@@ -110,22 +112,26 @@ def read_torch(
                 "--trust-checkpoint once and save its state_dict alone"
             ) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = reason.partition(". ")[0]  # what torch advises is to take the risk
         raise CheckpointError(
             f"{path} cannot be read ({reason}): get it once more"
         ) from None
 
 
 def _check_archive(path: Path) -> None:
-    """Raise CheckpointError for an archive that unpacks to more than its own size."""
+    """Raise CheckpointError for an archive that is damaged or larger unpacked."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > path.stat().st_size:
-        raise CheckpointError(
-            f"it unpacks to {unpacked:,} bytes, more than the file has, and torch "
-            "does not compress"
-        )
+        if unpacked > path.stat().st_size:
+            raise CheckpointError(
+                f"it unpacks to {unpacked:,} bytes, more than the file has, and torch "
+                "does not compress"
+            )
+        # torch itself reads past a flipped bit.
+        if damaged := archive.testzip():
+            raise CheckpointError(f"its part {damaged} is damaged, get it once more")
 
 
 # --- stand-ins: called by the unpickler in the place of what a file names -------------
@@ -186,6 +192,12 @@ def _make_number(number: object, content: object) -> np.generic:
     return np.frombuffer(_bytes(content), _dtype(number), count=1)[0]
 
 
+@_stand_in("builtins.bytes")
+def _no_bytes() -> bytes:
+    """How an array without numbers is written."""
+    return b""
+
+
 def _dtype(number: object) -> np.dtype:
     if not isinstance(number, _NumberType):
         raise CheckpointError("it holds a NumPy array without a type")
@@ -198,7 +210,7 @@ def _bytes(content: object) -> bytes:
     return content
 
 
-_STAND_INS = [_History, _method_of_history, _NumberType, _Array]
+_STAND_INS = [_History, _method_of_history, _NumberType, _Array, _no_bytes]
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 and 2
     for _name, _function in (("_reconstruct", _make_array), ("scalar", _make_number)):
 
@@ -211,14 +223,15 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 a
 @contextmanager
 def _allowed(names: list[Any]) -> Iterator[None]:
     """Let the unpickler call exactly these, besides torch's own."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(names)
-    try:
-        yield
-    finally:
+    with _one_at_a_time:  # torch's list is that of the whole process
+        before = torch.serialization.get_safe_globals()
         torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+        torch.serialization.add_safe_globals(names)
+        try:
+            yield
+        finally:
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(before)
 
 
 class _Rebuild:

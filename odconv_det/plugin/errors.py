@@ -1,5 +1,6 @@
 """How the tools tell a person what is wrong: one line, and an exit status."""
 
+import errno
 import os
 import sys
 import time
@@ -11,16 +12,23 @@ from odconv_det.checkpoints import CheckpointError
 __all__ = ["ToolError", "local_rank", "one_line_errors"]
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class ToolError(Exception):
     """A line for the person at the command line: what is wrong and what to do."""
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn ToolError and CheckpointError into `error: ...` and exit status 2."""
+    """Turn a person's error and a full disk into `error: ...` and exit status 2."""
     try:
         yield
-    except (ToolError, CheckpointError) as error:
+    except (ToolError, CheckpointError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.errno not in _NO_ROOM:
+                raise
+            error = f"{error.strerror}: make room, and go on with --resume"
         # The processes of one machine fail together. The first one reports; launchers
         # end the others as soon as it is gone, well within these seconds.
         if local_rank() > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from odconv_det.plugin.file_backend import WHOLE_FILES
+from odconv_det.plugin.loading import load_checkpoint
 
 __all__ = ["SafeCheckpointHook"]
 
@@ -64,19 +66,39 @@ class SafeCheckpointHook(CheckpointHook):
         """Find the folder, and finish what a killed run had begun."""
         super().before_train(runner)
         info = runner.message_hub.runtime_info
-        bests = [key for key in info if key.startswith("best_ckpt")]
-        for key in bests:
-            if not os.path.isfile(info[key]):
-                print_log(f"the best checkpoint {info[key]} is gone", "current")
-                del info[key]
-                info.pop(key.replace("best_ckpt", "best_score", 1), None)
-        self._set_bests({key: info.get(key) for key in self._bests()})
         if is_main_process():
             for path in Path(self.out_dir).glob(".*.part"):
                 if _LEFT_OVER.fullmatch(path.name):
                     path.unlink(missing_ok=True)
-            kept = {info[key] for key in bests if key in info}
-            self._remove(set(info.get(_SUPERFLUOUS, ())) - kept)
+            self._remove(info.get(_SUPERFLUOUS, ()))
+        for key in [key for key in info if key.startswith("best_ckpt")]:
+            if not os.path.isfile(info[key]):
+                print_log(f"the best checkpoint {info[key]} is gone", "current")
+                del info[key]
+                info.pop(key.replace("best_ckpt", "best_score", 1), None)
+        if runner.iter > 0 and self.save_best is not None:
+            self._adopt_bests(runner)
+        self._set_bests({key: info.get(key) for key in self._bests()})
+
+    def _adopt_bests(self, runner: Runner) -> None:
+        """Finish what a killed run wrote last: a best checkpoint that no other knows.
+
+        It is of the step that is resumed; the evaluation behind it is not repeated.
+        """
+        info = runner.message_hub.runtime_info
+        step = runner.epoch if self.by_epoch else runner.iter
+        found = Path(self.out_dir).glob(f"best_*_{self.filename_tmpl.format(step)}")
+        named = [path for key, path in info.items() if key.startswith("best_ckpt")]
+        new = {str(path) for path in found} - set(named)
+        if not new:
+            return
+        self._earlier_bests = {k: path for k, path in self._bests().items() if path}
+        for path in sorted(new, key=os.path.getmtime):
+            known = load_checkpoint(path)["message_hub"]["runtime_info"]
+            info.update({key: known[key] for key in known if key.startswith("best_")})
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        self._save_checkpoint_with_step(runner, step, meta)
+        self._earlier_bests = {}
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict[str, Any]
@@ -141,7 +163,7 @@ class SafeCheckpointHook(CheckpointHook):
                 key.removeprefix("best_ckpt_"): path for key, path in paths.items()
             }
 
-    def _remove(self, paths: list[str] | set[str]) -> None:
+    def _remove(self, paths: Iterable[str]) -> None:
         for path in paths:
             Path(path).unlink(missing_ok=True)
 

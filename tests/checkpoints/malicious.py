@@ -1,0 +1,198 @@
+"""Files that try to do more than hold tensors; each says what it would leave behind."""
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+
+import torch
+
+__all__ = ["ATTACKS", "GARBLED", "MARK"]
+
+# What the code in a malicious file would make in the working folder.
+MARK = "the file ran code"
+
+
+class RunsCode:
+    """Pickled, it is a call of os.system."""
+
+    def __reduce__(self):
+        return os.system, (f"touch '{MARK}'",)
+
+
+def weights() -> dict:
+    return {"meta": {}, "state_dict": {"conv1.weight": torch.rand(4, 3, 7, 7)}}
+
+
+def saved(content: object, **options) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, **options)
+    return file.getvalue()
+
+
+def repacked(
+    content: object,
+    change: Callable[[bytes], bytes] = lambda pickled: pickled,
+    extra: dict[str, bytes] | None = None,
+    compression: int = zipfile.ZIP_STORED,
+) -> bytes:
+    """The archive of torch.save with another pickle, further members, or compressed."""
+    file = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(saved(content))) as source,
+        zipfile.ZipFile(file, "w", compression) as target,
+    ):
+        for name in source.namelist():
+            data = source.read(name)
+            target.writestr(name, change(data) if name.endswith("data.pkl") else data)
+        for name, data in (extra or {}).items():
+            target.writestr(name, data)
+    return file.getvalue()
+
+
+def pickled(content: object) -> bytes:
+    return pickle.dumps(content, protocol=2)
+
+
+def call(name: str, *arguments: object) -> bytes:
+    """A pickle that calls a function by its name."""
+    module, _, function = name.rpartition(".")
+    parts = pickled(arguments)[2:-1]  # without the protocol and the stop
+    return b"\x80\x02c" + f"{module}\n{function}\n".encode() + parts + b"R."
+
+
+def instead(code: bytes) -> bytes:
+    return repacked(weights(), lambda _: code)
+
+
+def with_getattr() -> bytes:
+    """HistoryBuffer.__init__.__globals__, from where everything can be had."""
+    history = b"cmmengine.logging.history_buffer\nHistoryBuffer\n"
+    inner = b"cbuiltins\ngetattr\n" + history + b"X\x08\x00\x00\x00__init__\x86R"
+    return instead(
+        b"\x80\x02cbuiltins\ngetattr\n" + inner + b"X\x0b\x00\x00\x00__globals__\x86R."
+    )
+
+
+def numbers_of_objects() -> bytes:
+    """An array whose raw bytes would be taken for pointers to objects."""
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n(K\x00tc_codecs\n"
+        b"encode\nX\x01\x00\x00\x00bX\x06\x00\x00\x00latin1\x86R\x87R"
+    )
+    kind = b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R"
+    raw = b"c_codecs\nencode\nX\x08\x00\x00\x00AAAAAAAAX\x06\x00\x00\x00latin1\x86R"
+    state = b"(K\x01K\x01\x85" + kind + b"\x89" + raw + b"tb."
+    return instead(b"\x80\x02" + array + state)
+
+
+def bomb() -> bytes:
+    """Some hundred kilobytes that unpack to 256 MiB."""
+    return repacked(
+        {"state_dict": {"weight": torch.zeros(64 * 2**20)}},
+        compression=zipfile.ZIP_DEFLATED,
+    )
+
+
+def expanded() -> bytes:
+    """A tensor of 4 TiB whose numbers are all the same one in memory."""
+    return saved({"weight": torch.zeros(1).expand(2**20, 2**20)})
+
+
+def climbing_tar() -> bytes:
+    """The oldest format of torch, an archive whose member would leave its folder."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo(f"../../{MARK}")
+        archive.addfile(member, io.BytesIO(b""))
+    return file.getvalue()
+
+
+def hook_of_parameter() -> bytes:
+    parameter = torch.nn.Parameter(torch.rand(1))
+    parameter.callback = RunsCode()
+    return saved({"state_dict": {"weight": parameter}})
+
+
+ATTACKS: dict[str, Callable[[], bytes]] = {
+    "calls os.system": lambda: saved({**weights(), "extra": RunsCode()}),
+    "calls os.system, old format": lambda: saved(
+        {**weights(), "extra": RunsCode()}, _use_new_zipfile_serialization=False
+    ),
+    "a bare pickle that calls os.system": lambda: pickled(RunsCode()),
+    "attribute of a parameter calls os.system": hook_of_parameter,
+    "calls eval": lambda: instead(call("builtins.eval", f"open({MARK!r}, 'w')")),
+    "calls exec by its old name": lambda: instead(
+        call("__builtin__.eval", f"open({MARK!r}, 'w')")
+    ),
+    "calls getattr on a class": with_getattr,
+    "calls torch.load": lambda: instead(call("torch.load", "other.pth")),
+    "calls runpy": lambda: instead(call("runpy.run_path", "other.py")),
+    "calls pickle.loads": lambda: instead(call("_pickle.loads", pickled(RunsCode()))),
+    "calls numpy.load": lambda: instead(call("numpy.load", "other.npy", None, True)),
+    "array of pointers": numbers_of_objects,
+    "a whole module": lambda: saved({"model": torch.nn.Linear(1, 1)}),
+    "zip bomb": bomb,
+    "tensor that is larger than its file": expanded,
+    "tar with a path that climbs": climbing_tar,
+    "member with a path that climbs": lambda: repacked(
+        {"model": torch.nn.Linear(1, 1)}, extra={f"../../{MARK}": b""}
+    ),
+}
+
+
+def flipped(content: bytes) -> bytes:
+    place = content.index(b"/data/0") + 200
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def _png() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(b"\0\0")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", pixels)
+        + chunk(b"IEND", b"")
+    )
+
+
+GARBLED: dict[str, Callable[[], bytes]] = {
+    "empty": bytes,
+    "a web page": lambda: b"<html>404</html>",
+    "a picture": _png,
+    "first half": lambda: saved(weights())[: len(saved(weights())) // 2],
+    "all but the last bytes": lambda: saved(weights())[:-30],
+    "old format, first half": lambda: saved(
+        weights(), _use_new_zipfile_serialization=False
+    )[:1200],
+    "a flipped bit among the numbers": lambda: flipped(saved(weights())),
+    "without its pickle": lambda: _without(".pkl"),
+    "without its numbers": lambda: _without("/data/0"),
+    "an empty archive": lambda: b"PK\x05\x06" + bytes(18),
+    "numbers instead of a dict": lambda: saved([1, 2, 3]),
+    "no tensors": lambda: saved({"state_dict": {"weight": "much"}}),
+    "keys that are no names": lambda: saved({3: torch.rand(1)}),
+    "refers to itself": lambda: instead(b"\x80\x02]q\x00h\x00a."),
+    "nested too deep": lambda: instead(b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b"."),
+}
+
+
+def _without(ending: str) -> bytes:
+    file = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(saved(weights()))) as source,
+        zipfile.ZipFile(file, "w") as target,
+    ):
+        for name in source.namelist():
+            if not name.endswith(ending):
+                target.writestr(name, source.read(name))
+    return file.getvalue()
