@@ -106,7 +106,9 @@ param_scheduler = [
 
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(by_epoch=False, interval=30, max_keep_ckpts=3),
+    checkpoint=dict(
+        type="SafeCheckpointHook", by_epoch=False, interval=30, max_keep_ckpts=3
+    ),
 )
 custom_hooks = [dict(type="CheckInvalidLossHook", interval=10)]
 log_processor = dict(by_epoch=False, window_size=10)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
@@ -54,7 +53,7 @@ class SafeCheckpointHook(CheckpointHook):
                 f"{type(self).__name__} writes to the local disk: leave backend_args "
                 "and file_client_args out, or use type='CheckpointHook'"
             )
-        if self.out_dir and not _is_local(str(self.out_dir)):
+        if "://" in str(self.out_dir):
             raise ValueError(
                 f"{type(self).__name__} writes to the local disk, not to "
                 f"{self.out_dir}: use type='CheckpointHook' for it"
@@ -166,7 +165,3 @@ class SafeCheckpointHook(CheckpointHook):
     def _remove(self, paths: Iterable[str]) -> None:
         for path in paths:
             Path(path).unlink(missing_ok=True)
-
-
-def _is_local(folder: str) -> bool:
-    return isinstance(get_file_backend(folder), LocalBackend)

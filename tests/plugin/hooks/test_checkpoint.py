@@ -1,0 +1,251 @@
+"""What SafeCheckpointHook writes, in which order, and what it finds again."""
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.fileio import get_file_backend
+from mmengine.logging import MessageHub
+from mmengine.registry import HOOKS
+
+from odconv_det.checkpoints import CheckpointError, read_torch
+from odconv_det.plugin.hooks import SafeCheckpointHook
+
+
+class Runner:
+    """As much of a runner as the hook touches; each epoch has another weight."""
+
+    def __init__(self, folder: Path, hub: MessageHub) -> None:
+        self.work_dir = str(folder)
+        self.logger = SimpleNamespace(info=lambda *_: None, warning=lambda *_: None)
+        self.message_hub = hub
+        self.epoch = self.iter = 0
+        self.events: list[str] = []
+
+    def save_checkpoint(self, out_dir, filename, *, backend_args, meta, **_):
+        content = {
+            "meta": meta,
+            "message_hub": self.message_hub.state_dict(),
+            "state_dict": {"epoch": torch.tensor(self.epoch)},
+        }
+        file = io.BytesIO()
+        torch.save(content, file)
+        backend = get_file_backend(out_dir, backend_args=backend_args)
+        backend.put(file.getvalue(), Path(out_dir, filename))
+
+
+@pytest.fixture
+def events(monkeypatch, tmp_path):
+    """Names of files as they get their name (+) or go (-)."""
+    seen = []
+    replace, unlink = Path.replace, Path.unlink
+
+    def replaced(self, target):
+        seen.append(f"+{Path(target).name}")
+        return replace(self, target)
+
+    def unlinked(self, missing_ok=False):
+        if self.exists() and self.suffix == ".pth":
+            seen.append(f"-{self.name}")
+        return unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    return seen
+
+
+_runs = iter(range(10**6))
+
+
+def start(folder, **options):
+    """A hook at the beginning of training, and its runner."""
+    hub = MessageHub.get_instance(f"checkpoints {next(_runs)}")
+    hook = SafeCheckpointHook(interval=1, **options)
+    runner = Runner(folder, hub)
+    hook.before_train(runner)
+    return hook, runner
+
+
+def epoch(hook, runner, score=None):
+    """Train one epoch, and evaluate it."""
+    runner.iter += 2
+    hook._save_checkpoint(runner)  # after_train_epoch
+    runner.epoch += 1
+    if score is not None:
+        hook.after_val_epoch(runner, {"mAP": score})
+
+
+def resume(folder, path, **options):
+    """A new process that goes on from a checkpoint."""
+    hub = MessageHub.get_instance(f"checkpoints {next(_runs)}")
+    content = read_torch(path)
+    hub.load_state_dict(content["message_hub"])
+    hook = SafeCheckpointHook(interval=1, **options)
+    runner = Runner(folder, hub)
+    runner.epoch, runner.iter = (content["meta"][key] for key in ("epoch", "iter"))
+    hook.before_train(runner)
+    return hook, runner
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != "vis_data")
+
+
+def test_it_is_known_by_its_name():
+    assert HOOKS.get("SafeCheckpointHook") is SafeCheckpointHook
+
+
+def test_a_checkpoint_is_written_named_and_only_then_another_removed(tmp_path, events):
+    hook, runner = start(tmp_path, max_keep_ckpts=1)
+    epoch(hook, runner)
+    epoch(hook, runner)
+    assert events == [
+        *("+epoch_1.pth", "+last_checkpoint"),
+        *("+epoch_2.pth", "+last_checkpoint", "-epoch_1.pth"),
+    ]
+    assert names(tmp_path) == ["epoch_2.pth", "last_checkpoint"]
+    pointer = (tmp_path / "last_checkpoint").read_text()
+    assert pointer == str(tmp_path / "epoch_2.pth")
+
+
+def test_a_best_one_goes_after_the_better_one_is_named(tmp_path, events):
+    hook, runner = start(tmp_path, max_keep_ckpts=2, save_best="auto")
+    epoch(hook, runner, score=0.1)
+    del events[:]
+    epoch(hook, runner, score=0.2)
+    assert events == [
+        *("+epoch_2.pth", "+last_checkpoint", "+best_mAP_epoch_2.pth"),
+        *("+epoch_2.pth", "+last_checkpoint", "-best_mAP_epoch_1.pth"),
+    ]
+    epoch(hook, runner, score=0.15)
+    assert "best_mAP_epoch_2.pth" in names(tmp_path)
+    hub = read_torch(tmp_path / "epoch_3.pth")["message_hub"]["runtime_info"]
+    assert hub["best_ckpt"] == str(tmp_path / "best_mAP_epoch_2.pth")
+    epoch(hook, runner, score=0.3)
+    assert [name for name in names(tmp_path) if "best" in name] == [
+        "best_mAP_epoch_4.pth"
+    ]
+
+
+def test_two_metrics_have_a_best_one_each(tmp_path):
+    hook, runner = start(tmp_path, save_best=["box_mAP", "mask_mAP"])
+
+    def evaluated(box, mask):
+        epoch(hook, runner)
+        hook.after_val_epoch(runner, {"box_mAP": box, "mask_mAP": mask})
+        return [name for name in names(tmp_path) if "best" in name]
+
+    assert evaluated(1, 1) == ["best_box_mAP_epoch_1.pth", "best_mask_mAP_epoch_1.pth"]
+    assert evaluated(2, 0) == ["best_box_mAP_epoch_2.pth", "best_mask_mAP_epoch_1.pth"]
+    assert evaluated(1, 2) == ["best_box_mAP_epoch_2.pth", "best_mask_mAP_epoch_3.pth"]
+
+
+@pytest.mark.parametrize("scores", [[None] * 4, [0.1, 0.3, 0.2, 0.4]])
+def test_killed_at_any_step_a_run_finds_whole_files_and_cleans_up(
+    tmp_path, monkeypatch, scores
+):
+    """As if killed before each step in turn; the next run ends as it would have."""
+
+    class Killed(BaseException):
+        pass
+
+    options = dict(max_keep_ckpts=2, save_best="mAP" if scores[0] else None)
+    for step in range(1, 60):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        left = [step]
+
+        def counted(function, left=left):
+            def stepped(*args, **kwargs):
+                left[0] -= 1
+                if left[0] <= 0:  # nor does a dead process clean up
+                    raise Killed
+                return function(*args, **kwargs)
+
+            return stepped
+
+        with monkeypatch.context() as patch:
+            for name in ("replace", "unlink", "write_bytes"):
+                patch.setattr(Path, name, counted(getattr(Path, name)))
+            try:
+                hook, runner = start(folder, **options)
+                for score in scores:
+                    epoch(hook, runner, score)
+            except Killed:
+                pass
+        done = left[0] > 0
+        pointer = folder / "last_checkpoint"
+        if pointer.exists():
+            hook, runner = resume(folder, pointer.read_text(), **options)
+        else:
+            hook, runner = start(folder, **options)
+        for path in folder.glob("*.pth"):
+            read_torch(path)
+        for score in scores[runner.epoch :]:
+            epoch(hook, runner, score)
+        assert not list(folder.glob(".*"))
+        kept = [name for name in names(folder) if name.startswith("epoch")]
+        assert kept == ["epoch_3.pth", "epoch_4.pth"]
+        latest = read_torch(folder / "epoch_4.pth")["message_hub"]["runtime_info"]
+        bests = [str(path) for path in folder.glob("best*")]
+        assert bests == [latest[key] for key in latest if key == "best_ckpt"]
+        if done:
+            return
+    raise AssertionError("the run has more steps than were tried")
+
+
+def test_a_best_one_that_was_removed_by_hand_is_forgotten(tmp_path):
+    hook, runner = start(tmp_path, save_best="mAP")
+    epoch(hook, runner, score=0.5)
+    (tmp_path / "best_mAP_epoch_1.pth").unlink()
+    hook, runner = resume(tmp_path, tmp_path / "epoch_1.pth", save_best="mAP")
+    epoch(hook, runner, score=0.4)
+    assert "best_mAP_epoch_2.pth" in names(tmp_path)
+
+
+def test_files_of_others_stay(tmp_path):
+    for name in (".notes.part", "best_of_all.pth", "epoch_9.pth", ".epoch_1.pth"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".epoch_1.pth.77.part").write_text("of a killed process")
+    hook, runner = start(tmp_path, max_keep_ckpts=1, save_best="mAP")
+    epoch(hook, runner, score=0.1)
+    epoch(hook, runner, score=0.2)
+    assert {".notes.part", "best_of_all.pth", "epoch_9.pth", ".epoch_1.pth"} < set(
+        names(tmp_path)
+    )
+    assert not (tmp_path / ".epoch_1.pth.77.part").exists()
+
+
+def test_a_disk_that_takes_no_more_is_one_line(tmp_path, monkeypatch):
+    hook, runner = start(tmp_path, max_keep_ckpts=1)
+    epoch(hook, runner)
+
+    def full(self, content):
+        self.open("wb").write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(CheckpointError, match="No space left.*make room.*--resume"):
+            epoch(hook, runner)
+    assert names(tmp_path) == ["epoch_1.pth", "last_checkpoint"]
+
+
+def test_checkpoints_may_lie_elsewhere(tmp_path):
+    (tmp_path / "run").mkdir()
+    hook, runner = start(tmp_path / "run", out_dir=str(tmp_path / "elsewhere"))
+    epoch(hook, runner)
+    assert names(tmp_path / "elsewhere" / "run") == ["epoch_1.pth"]
+    pointer = (tmp_path / "run" / "last_checkpoint").read_text()
+    assert pointer == str(tmp_path / "elsewhere" / "run" / "epoch_1.pth")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [dict(backend_args=dict(backend="petrel")), dict(out_dir="s3://bucket/run")],
+)
+def test_other_storage_is_refused(option):
+    with pytest.raises(ValueError, match="local disk.*CheckpointHook"):
+        SafeCheckpointHook(**option)
