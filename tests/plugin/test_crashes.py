@@ -176,3 +176,21 @@ def test_a_full_disk_stops_the_run_in_one_line(undisturbed, folder, forge, small
     assert status == 0, output[-3000:]
     assert f"resumed epoch: {saved}" in output
     assert_equal(weights(small_disk / "run"), undisturbed)
+
+
+def test_a_run_without_a_seed_resumes_as_if_undisturbed(folder, forge):
+    """With worker processes, which draw the random numbers of augmentation."""
+    options = (
+        "randomness.seed=None",
+        "train_dataloader.num_workers=2",
+        "train_dataloader.persistent_workers=True",
+        "default_hooks.checkpoint.max_keep_ckpts=-1",
+    )
+    words = (folder, TRAIN, "tiny.py", "--work-dir")
+    status, output = forge.run(*words, folder / "drawn", "--cfg-options", *options)
+    assert status == 0, output[-3000:]
+    start = folder / "drawn" / "epoch_3.pth"
+    more = ("--resume", start, "--cfg-options", *options)
+    status, output = forge.run(*words, folder / "again", *more)
+    assert status == 0, output[-3000:]
+    assert_equal(weights(folder / "again"), weights(folder / "drawn"))

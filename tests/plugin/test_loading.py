@@ -172,3 +172,15 @@ def test_the_inference_api_refuses_it(folder, monkeypatch):
     with pytest.raises(CheckpointError, match="could run code"):
         DetInferencer("tiny.py", "evil.pth", device="cpu")
     assert not Path(MARK).exists()
+
+
+def test_a_training_checkpoint_can_be_the_start_of_a_backbone(folder, forge):
+    words = [
+        *("tiny.py", "--work-dir", "started", "--cfg-options"),
+        "model.backbone.init_cfg.type=Pretrained",
+        "model.backbone.init_cfg.checkpoint=work_dirs/tiny/epoch_1.pth",
+        "train_cfg.max_epochs=1",
+    ]
+    status, output = forge.run(folder, TOOLS / "train.py", *words)
+    assert status == 0, output[-3000:]
+    assert "tensors from work_dirs/tiny/epoch_1.pth" in output

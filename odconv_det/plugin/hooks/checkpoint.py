@@ -71,8 +71,10 @@ class SafeCheckpointHook(CheckpointHook):
                     path.unlink(missing_ok=True)
             self._remove(info.get(_SUPERFLUOUS, ()))
         for key in [key for key in info if key.startswith("best_ckpt")]:
-            if not os.path.isfile(info[key]):
-                print_log(f"the best checkpoint {info[key]} is gone", "current")
+            path = self._here(info[key])  # wherever the run's folder was before
+            info[key] = str(path)
+            if not path.is_file():
+                print_log(f"the best checkpoint {path} is gone", "current")
                 del info[key]
                 info.pop(key.replace("best_ckpt", "best_score", 1), None)
         if runner.iter > 0 and self.save_best is not None:
@@ -163,5 +165,11 @@ class SafeCheckpointHook(CheckpointHook):
             }
 
     def _remove(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            Path(path).unlink(missing_ok=True)
+        # A resumed checkpoint may come from anywhere: it has no say beyond these files.
+        for path in map(self._here, paths):
+            if path.suffix == Path(self.filename_tmpl).suffix:
+                path.unlink(missing_ok=True)
+
+    def _here(self, path: str) -> Path:
+        """The file of this name in the folder of checkpoints."""
+        return Path(self.out_dir, Path(path).name)

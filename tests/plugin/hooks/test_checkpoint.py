@@ -205,6 +205,44 @@ def test_a_best_one_that_was_removed_by_hand_is_forgotten(tmp_path):
     assert "best_mAP_epoch_2.pth" in names(tmp_path)
 
 
+def test_a_resumed_checkpoint_has_files_removed_here_only(tmp_path):
+    """It may be somebody else's, and say anything."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    hook, runner = start(folder, save_best="mAP", max_keep_ckpts=1)
+    runner.message_hub.update_info("best_score", 0.0)
+    for name in ("mine.pth", "notes.txt", "best.pth"):
+        (tmp_path / name).write_text("mine")
+    (folder / "notes.txt").write_text("mine")
+    epoch(hook, runner)
+    hub = runner.message_hub
+    hub.update_info("superfluous_ckpts", [f"{tmp_path}/mine.pth", "../notes.txt"])
+    hub.update_info("best_ckpt", f"{tmp_path}/best.pth")
+    hub.update_info("keep_ckpt_ids", ["../../mine"])
+    runner.save_checkpoint(
+        str(folder),
+        "epoch_1.pth",
+        backend_args=hook.backend_args,
+        meta=dict(epoch=1, iter=2),
+    )
+    hook, runner = resume(
+        folder, folder / "epoch_1.pth", save_best="mAP", max_keep_ckpts=1
+    )
+    epoch(hook, runner, score=0.9)
+    assert names(tmp_path) == ["best.pth", "mine.pth", "notes.txt", "run"]
+    assert "notes.txt" in names(folder)
+
+
+def test_a_run_whose_folder_was_moved_keeps_its_best_one(tmp_path):
+    hook, runner = start(tmp_path / "old", save_best="mAP")
+    epoch(hook, runner, score=0.5)
+    (tmp_path / "old").rename(tmp_path / "new")
+    new = tmp_path / "new"
+    hook, runner = resume(new, new / "epoch_1.pth", save_best="mAP")
+    epoch(hook, runner, score=0.6)
+    assert [name for name in names(new) if "best" in name] == ["best_mAP_epoch_2.pth"]
+
+
 def test_files_of_others_stay(tmp_path):
     for name in (".notes.part", "best_of_all.pth", "epoch_9.pth", ".epoch_1.pth"):
         (tmp_path / name).write_text("mine")
