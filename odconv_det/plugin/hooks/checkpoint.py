@@ -96,7 +96,8 @@ class SafeCheckpointHook(CheckpointHook):
         self._earlier_bests = {k: path for k, path in self._bests().items() if path}
         for path in sorted(new, key=os.path.getmtime):
             known = load_checkpoint(path)["message_hub"]["runtime_info"]
-            info.update({key: known[key] for key in known if key.startswith("best_")})
+            for key in [key for key in known if key.startswith("best_")]:
+                runner.message_hub.update_info(key, known[key])
         meta = dict(epoch=runner.epoch, iter=runner.iter)
         self._save_checkpoint_with_step(runner, step, meta)
         self._earlier_bests = {}

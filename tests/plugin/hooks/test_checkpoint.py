@@ -196,6 +196,19 @@ def test_killed_at_any_step_a_run_finds_whole_files_and_cleans_up(
     raise AssertionError("the run has more steps than were tried")
 
 
+def test_a_best_one_that_no_checkpoint_knows_is_adopted(tmp_path):
+    hook, runner = start(tmp_path, save_best="mAP")
+    epoch(hook, runner)
+    before = (tmp_path / "epoch_1.pth").read_bytes()
+    hook.after_val_epoch(runner, {"mAP": 0.5})
+    (tmp_path / "epoch_1.pth").write_bytes(before)  # killed before it was told
+    for _ in range(2):
+        resume(tmp_path, tmp_path / "epoch_1.pth", save_best="mAP")
+        info = read_torch(tmp_path / "epoch_1.pth")["message_hub"]["runtime_info"]
+        assert info["best_score"] == 0.5
+        assert info["best_ckpt"] == str(tmp_path / "best_mAP_epoch_1.pth")
+
+
 def test_a_best_one_that_was_removed_by_hand_is_forgotten(tmp_path):
     hook, runner = start(tmp_path, save_best="mAP")
     epoch(hook, runner, score=0.5)
