@@ -260,15 +260,6 @@ def _judge_extras(stack: Stack, installed: Mapping[str, str]) -> list[Problem]:
             found = f"setuptools {setuptools} has" if setuptools else "There is"
             what = f"{found} no pkg_resources, which mmengine needs to read configs."
             problems.append(Problem(what, "pip install 'setuptools<82'"))
-        if _numbers(installed.get("torch", "0")) >= (2, 6):
-            problems.append(
-                Problem(
-                    "With torch 2.6 and later, mmengine cannot read its own checkpoints"
-                    " again: training works, --resume does not (HistoryBuffer).",
-                    "Use the [onedl] stack, or torch 2.4 or 2.5.",
-                    note=True,
-                )
-            )
     if "safetensors" not in installed:
         what = "safetensors is not installed: .safetensors files cannot be used."
         problems.append(Problem(what, "pip install safetensors", note=True))

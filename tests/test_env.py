@@ -175,12 +175,6 @@ def test_openmmlab_needs_pkg_resources(version):
     assert diagnose({**ONEDL, "setuptools": "82.0.1"}, HEALTHY) == []
 
 
-def test_openmmlab_cannot_resume_with_new_torch_and_the_note_says_so():
-    (note,) = diagnose({**OPENMMLAB, "torch": "2.6.0"}, HEALTHY)
-    assert note.note
-    assert "--resume" in note.what
-
-
 def test_missing_safetensors_is_a_note():
     (note,) = diagnose(without(ONEDL, "safetensors"), HEALTHY)
     assert note.note
