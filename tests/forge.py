@@ -7,6 +7,7 @@ environment and exit status, can be killed, and ends as the interpreter does.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -146,9 +147,16 @@ def preload() -> None:
         import mmdet.apis
         import mmdet.engine
         import mmdet.evaluation  # noqa: F401
+        import torch
 
         import odconv_det.plugin  # noqa: F401
 
+        # At its end a child would look through all this, and copy it by that.
+        gc.collect()
+        gc.freeze()
+        # Drawing on the meta device imports a second's worth of modules. Not frozen:
+        # Triton then complains of leaks at the end.
+        torch.empty(1, device="meta").normal_()
         sys.stdout = stdout
 
 

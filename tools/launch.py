@@ -7,6 +7,7 @@ failed process printed says more.
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -40,11 +41,16 @@ def report(error: ChildFailedError) -> int:
 def main() -> int:
     gpus, *command = sys.argv[1:]
     environment = os.environ
+    port = environment.get("PORT") or "29500"
+    first = int(environment.get("NODE_RANK") or 0) == 0
+    if problem := _wrong_number(gpus) or (first and _wrong_port(port)):
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
     arguments = [
         f"--nnodes={environment.get('NNODES') or 1}",
         f"--node_rank={environment.get('NODE_RANK') or 0}",
         f"--master_addr={environment.get('MASTER_ADDR') or '127.0.0.1'}",
-        f"--master_port={environment.get('PORT') or 29500}",
+        f"--master_port={port}",
         f"--nproc_per_node={gpus}",
     ]
     # The processes find the package of this clone.
@@ -55,6 +61,29 @@ def main() -> int:
     except ChildFailedError as error:
         return report(error)
     return 0
+
+
+def _wrong_number(gpus: str) -> str | None:
+    if gpus.isdecimal() and int(gpus) > 0:
+        return None
+    return f"{gpus} is no number of GPUs: give how many processes to start"
+
+
+def _wrong_port(port: str) -> str | None:
+    """What is wrong with the port at which the processes are to meet."""
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        return f"PORT={port} is no port: set PORT to a number from 1024 to 65535"
+    with socket.socket() as probe:
+        # As torch does: a port that a run has just left is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(port)))
+        except OSError as error:
+            return (
+                f"port {port} cannot be used ({error.strerror}), maybe because another "
+                "run has it: set PORT to another number"
+            )
+    return None
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ import argparse
 from copy import deepcopy
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmdet.evaluation import DumpDetResults
 from mmengine.config import Config
 
 from odconv_det.plugin import cli, preflight
+from odconv_det.plugin.building import config_errors
 from odconv_det.plugin.errors import ToolError, one_line_errors
-from odconv_det.plugin.hooks import FuseHook
+from odconv_det.plugin.hooks import CheckFitHook, FuseHook
+from odconv_det.plugin.images import image_errors
+from odconv_det.plugin.predictions import DumpWhole
+from odconv_det.plugin.rehearsal import rehearse
 from odconv_det.plugin.signals import end_when_stopped
 
 
@@ -61,6 +64,14 @@ def main() -> None:
     args = parse_args()
     with one_line_errors(), end_when_stopped("nothing was evaluated"):
         cfg = cli.load_config(args)
+        preflight.check_sections(
+            cfg, "model", "test_dataloader", "test_cfg", "test_evaluator"
+        )
+        if args.fuse and cfg.get("compile"):
+            raise ToolError("--fuse and the config's compile exclude each other")
+        if args.out:
+            preflight.check_output(args.out, "--out")
+        preflight.check_work_dir(cfg)
         cfg.load_from = args.checkpoint
         preflight.check_data(cfg, "test_dataloader", "test_evaluator")
         preflight.check_weights(cfg)
@@ -68,14 +79,15 @@ def main() -> None:
             cfg = trigger_visualization_hook(cfg, args)
         if args.tta:
             use_tta(cfg)
-        runner = cli.build_runner(cfg)
-        if args.fuse and cfg.get("compile"):
-            raise ToolError("--fuse and the config's compile exclude each other")
-        if args.fuse:
-            runner.register_hook(FuseHook())
-        if args.out:
-            runner.test_evaluator.metrics.append(DumpDetResults(args.out))
-        runner.test()
+        rehearse(cfg, "test")
+        with config_errors(cfg), image_errors():
+            runner = cli.build_runner(cfg)
+            runner.register_hook(CheckFitHook())
+            if args.fuse:
+                runner.register_hook(FuseHook())
+            if args.out:
+                runner.test_evaluator.metrics.append(DumpWhole(args.out))
+            runner.test()
         cli.leave_process_group()
 
 

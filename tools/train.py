@@ -6,7 +6,11 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from odconv_det.plugin import cli, preflight
+from odconv_det.plugin.building import config_errors
 from odconv_det.plugin.errors import ToolError, one_line_errors
+from odconv_det.plugin.hooks import CheckFitHook
+from odconv_det.plugin.images import image_errors
+from odconv_det.plugin.rehearsal import rehearse
 from odconv_det.plugin.signals import end_when_stopped
 
 GO_ON = "the same command with --resume goes on from the last checkpoint, if any"
@@ -54,10 +58,18 @@ def main() -> None:
     args = parse_args()
     with one_line_errors(), end_when_stopped(GO_ON):
         cfg = cli.load_config(args)
+        preflight.check_sections(
+            cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper"
+        )
         apply_flags(cfg, args)
+        preflight.check_work_dir(cfg)
         preflight.check_data(cfg, "train_dataloader", "val_dataloader", "val_evaluator")
         preflight.check_weights(cfg)
-        cli.build_runner(cfg).train()
+        rehearse(cfg, "train", "val")
+        with config_errors(cfg), image_errors():
+            runner = cli.build_runner(cfg)
+            runner.register_hook(CheckFitHook(start=True))
+            runner.train()
         cli.leave_process_group()
 
 

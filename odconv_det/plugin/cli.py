@@ -1,8 +1,11 @@
 """What tools/train.py and tools/test.py share: flags, config, building the runner."""
 
 import argparse
+import inspect
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch.distributed
 from mmengine.config import Config, DictAction
@@ -11,15 +14,40 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from odconv_det.checkpoints import add_trust_argument
+from odconv_det.plugin.building import suggestion
 from odconv_det.plugin.errors import ToolError
 from odconv_det.plugin.preflight import check_file, check_sync_norm
 
 __all__ = [
+    "ConfigOptions",
     "add_arguments",
     "build_runner",
     "leave_process_group",
     "load_config",
 ]
+
+
+# What Runner.from_cfg and MMDetection's tools read beside the runner's own arguments.
+_READ = ("auto_scale_lr", "compile", "find_unused_parameters", "tta_model")
+_READ += ("runner_type", "tta_pipeline", "custom_imports", "activation_checkpointing")
+
+
+class ConfigOptions(DictAction):
+    """--cfg-options; words that are not KEY=VALUE are an error of the command line."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        option_string: str | None = None,
+    ) -> None:
+        for word in values:
+            if not word.partition("=")[0] or "=" not in word:
+                parser.error(
+                    f"--cfg-options: {word!r} is not KEY=VALUE, without spaces"
+                )
+        super().__call__(parser, namespace, values, option_string)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=ConfigOptions,
         metavar="KEY=VALUE",
         help='change the config, for example train_cfg.max_epochs=1 or key="[(1,2)]"',
     )
@@ -46,17 +74,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and apply --launcher, --cfg-options and --work-dir to it."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    check_file(args.config, "config file")
+    check_file(args.config, "config file", "give the path of one")
     try:
         cfg = Config.fromfile(args.config)
     except Exception as error:  # a config is a program, which can fail in any way
-        raise ToolError(f"{args.config} cannot be read: {error}") from error
+        raise ToolError(
+            f"{args.config} cannot be read ({error}): mend the config"
+        ) from error
     cfg.launcher = args.launcher
     if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+        _change(cfg, args.cfg_options)
     default = os.path.join("work_dirs", Path(args.config).stem)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or default
     return cfg
+
+
+def _change(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Apply --cfg-options; a section that the config does not have is a mistake.
+
+    MMEngine would add it, and nothing would ever read it.
+    """
+    for key in options:
+        first, _, rest = key.partition(".")
+        known = {*cfg, *(() if rest else _top_level_words())}
+        if first not in known:
+            raise ToolError(
+                f"--cfg-options {key}: the config has no {first}"
+                f"{suggestion(first, known) or ', and no run reads it'}"
+            )
+        _check_place(cfg, key)
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (KeyError, TypeError, IndexError) as error:
+        raise ToolError(f"--cfg-options: {error}") from error
+
+
+def _top_level_words() -> set[str]:
+    return {*inspect.signature(Runner.__init__).parameters, *_READ} - {"self"}
+
+
+def _check_place(cfg: Config, key: str) -> None:
+    """Raise ToolError if the part that a dotted key is to change is not there."""
+    part: Any = cfg
+    *places, _ = key.split(".")
+    for place in places:
+        if isinstance(part, Mapping | Config) and place in part:
+            part = part[place]
+        elif isinstance(part, list | tuple) and place.isdecimal():
+            if int(place) >= len(part):
+                raise ToolError(f"--cfg-options {key}: there are {len(part)} of them")
+            part = part[int(place)]
+        elif isinstance(part, Mapping | Config | list | tuple):
+            known = map(str, part) if not isinstance(part, list | tuple) else ()
+            raise ToolError(
+                f"--cfg-options {key}: there is no {place}"
+                f"{suggestion(place, known) or '; see the config for what there is'}"
+            )
+        else:  # a value that becomes a section
+            return
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from mmdet.models.detectors import TwoStageDetector
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.utils import register_all_modules
-from mmengine.config import Config
 from torch import Tensor, nn
 
 from odconv_det.complexity import Complexity, count
 
-__all__ = ["UncountableError", "build_on_meta", "count_detector"]
+__all__ = ["UncountableError", "count_detector"]
 
 
 class UncountableError(Exception):
     """This detector has something that is not counted here."""
-
-
-def build_on_meta(config: Config) -> nn.Module:
-    """The model of a config: no weights are read, and where possible none are made.
-
-    Raises:
-        UncountableError: if it cannot be built.
-    """
-    register_all_modules(init_default_scope=True)
-    if not config.get("model"):
-        raise UncountableError("the config has no model")
-    try:
-        with torch.device("meta"):
-            return MODELS.build(copy.deepcopy(config.model))
-    except Exception:  # some ask a tensor for its values
-        pass
-    try:
-        return MODELS.build(copy.deepcopy(config.model))
-    except Exception as error:  # every part of a config can be wrong in its own way
-        raise UncountableError(f"the model cannot be built: {error}") from error
 
 
 def count_detector(

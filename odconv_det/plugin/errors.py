@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,7 +22,11 @@ class ToolError(Exception):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a person's error and a full disk into `error: ...` and exit status 2."""
+    """Turn a person's error and a full disk into `error: ...` and exit status 2.
+
+    In Python's development mode (`python -X dev`, or PYTHONDEVMODE=1 for the processes
+    of a launcher) the traceback stands in front of the line.
+    """
     try:
         yield
     except (ToolError, CheckpointError, OSError) as error:
@@ -33,6 +38,8 @@ def one_line_errors() -> Iterator[None]:
         # end the others as soon as it is gone, well within these seconds.
         if local_rank() > 0:
             time.sleep(10)
+        if sys.flags.dev_mode:
+            traceback.print_exception(error)
         print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 

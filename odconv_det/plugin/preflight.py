@@ -17,13 +17,52 @@ from odconv_det.checkpoints import is_torch_file
 from odconv_det.plugin.errors import ToolError, local_rank
 from odconv_det.plugin.pretrained import StrictPretrained, is_pretrained
 
-__all__ = ["check_data", "check_file", "check_sync_norm", "check_weights"]
+__all__ = [
+    "check_data",
+    "check_file",
+    "check_output",
+    "check_sections",
+    "check_sync_norm",
+    "check_weights",
+    "check_work_dir",
+]
 
 
 def check_file(path: str, role: str, advice: str = "") -> None:
     """Raise ToolError if `path` is a local path without a file."""
     if "://" not in path and not os.path.isfile(os.path.expanduser(path)):
         raise ToolError(f"no {role} {path}{advice and '; '}{advice}")
+
+
+def check_output(path: str | Path, flag: str) -> None:
+    """Raise ToolError if no file can be written to `path`, which `flag` names.
+
+    Before the work, not after it; nothing is made.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise ToolError(f"{flag} {path} is a folder: name a file")
+    if reason := _unwritable(path.parent):
+        raise ToolError(f"{flag} {path} cannot be written: {reason}")
+
+
+def check_work_dir(cfg: Config) -> None:
+    """Raise ToolError if the run cannot write to its work dir."""
+    if reason := _unwritable(Path(cfg.work_dir).expanduser()):
+        raise ToolError(
+            f"the work dir {cfg.work_dir} cannot be written: {reason}; name another "
+            "with --work-dir"
+        )
+
+
+def check_sections(cfg: Config, *names: str) -> None:
+    """Raise ToolError if the config lacks one of these parts."""
+    lost = [name for name in names if not cfg.get(name)]
+    if lost:
+        raise ToolError(
+            f"{cfg.filename} has no {', '.join(lost)}: name the config of a whole "
+            "detector with its data and schedule"
+        )
 
 
 def check_data(cfg: Config, *sections: str) -> None:
@@ -77,6 +116,16 @@ def _is_torn(path: str) -> bool:
     if "://" in path or path.endswith(".safetensors"):
         return False
     return not is_torch_file(os.path.expanduser(path))
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why nothing can be written below `folder`, which may be still to make."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    if not there.is_dir():
+        return f"{there} is a file"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"you may not write to {there}"
+    return None
 
 
 def _pretrained_parts(model: object) -> Iterator[tuple[dict, str]]:

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from odconv_det.layers import DYNAMIC_CONVOLUTIONS, DyConv2d, DynamicConv2d, ODConv2d
 from tests.layers.cases import GEOMETRIES, LAYERS, VARIANTS, build, image, make
-from tests.needs import needs_compile
 from tests.layers.passes import run
+from tests.needs import needs_compile
 from tests.oracle import ORACLES, oracle
 
 BANKS = ["ODConv2d", "CondConv2d", "DyConv2d"]

@@ -61,3 +61,41 @@ def test_a_config_that_cannot_be_read_is_one_line(tmp_path, content):
     (tmp_path / "bad.py").write_text(content)
     with pytest.raises(ToolError, match=r"bad\.py cannot be read"):
         cli.load_config(arguments(config="bad.py"))
+
+
+CONFIG = """
+model = dict(backbone=dict(type="ODResNet", init_cfg=None))
+param_scheduler = [dict(type="LinearLR")]
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"modle.backbone.depth": 18}, r"no modle; did you mean model\?"),
+        ({"model.backbon.depth": 18}, r"no backbon; did you mean backbone\?"),
+        ({"param_scheduler.1.end": 5}, "there are 1 of them"),
+        ({"lod_from": "a.pth"}, r"no lod_from; did you mean load_from\?"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_option_that_nothing_would_read_is_refused(tmp_path, options, reason):
+    (tmp_path / "plain.py").write_text(CONFIG)
+    with pytest.raises(ToolError, match=reason):
+        cli.load_config(arguments(config="plain.py", cfg_options=options))
+
+
+def test_an_option_may_add_an_argument_a_section_of_a_part_or_one_of_the_run(tmp_path):
+    (tmp_path / "plain.py").write_text(CONFIG)
+    options = {
+        "model.backbone.kernel_num": 4,
+        "model.backbone.init_cfg": dict(type="Kaiming", _delete_=True),
+        "param_scheduler.0.end": 5,
+        "load_from": "a.pth",
+        "randomness": {"seed": 1},
+    }
+    cfg = cli.load_config(arguments(config="plain.py", cfg_options=options))
+    assert cfg.model.backbone.kernel_num == 4
+    assert cfg.model.backbone.init_cfg.type == "Kaiming"
+    assert cfg.param_scheduler[0].end == 5
+    assert (cfg.load_from, cfg.randomness.seed) == ("a.pth", 1)

@@ -6,11 +6,8 @@ import mmdet
 import pytest
 from mmengine.config import Config
 
-from odconv_det.plugin.complexity import (
-    UncountableError,
-    build_on_meta,
-    count_detector,
-)
+from odconv_det.plugin.building import build_on_meta
+from odconv_det.plugin.complexity import UncountableError, count_detector
 
 MMDET = os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs")
 SIZE = (128, 160)
@@ -100,23 +97,3 @@ def test_what_would_be_counted_in_part_is_refused(config, reason):
     with pytest.raises(UncountableError, match="cannot be counted") as caught:
         count_detector(network, SIZE)
     assert reason in str(caught.value)
-
-
-def test_says_why_a_config_builds_no_model():
-    with pytest.raises(UncountableError, match="no model"):
-        build_on_meta(Config(dict()))
-    with pytest.raises(UncountableError, match="NoSuchDetector"):
-        build_on_meta(Config(dict(model=dict(type="NoSuchDetector"))))
-
-
-def test_builds_without_values_and_leaves_the_config_alone():
-    cfg = Config.fromfile(f"{MMDET}/faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
-    before = cfg.model.to_dict()
-    network = build_on_meta(cfg)
-    assert all(p.is_meta for p in network.parameters())
-    assert cfg.model.to_dict() == before
-
-
-def test_builds_what_needs_values_to_be_built():
-    network = detector("swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py")
-    assert sum(p.numel() for p in network.parameters()) > 40_000_000

@@ -21,17 +21,16 @@ sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
 
 # MMDetection greets on the standard output, where the tables are to be alone.
 with redirect_stdout(sys.stderr):
-    from mmengine.config import DictAction
-
+    from odconv_det.checkpoints.files import whole_file
     from odconv_det.complexity import Complexity, Counts
-    from odconv_det.plugin.cli import load_config
+    from odconv_det.plugin.building import build_on_meta
+    from odconv_det.plugin.cli import ConfigOptions, load_config
     from odconv_det.plugin.complexity import (
         UncountableError,
-        build_on_meta,
         count_detector,
     )
     from odconv_det.plugin.errors import ToolError, one_line_errors
-    from odconv_det.plugin.preflight import check_file
+    from odconv_det.plugin.preflight import check_file, check_output
 
 Size = tuple[int, int]
 
@@ -39,13 +38,15 @@ Size = tuple[int, int]
 def main() -> None:
     args = parse_arguments()
     with one_line_errors(), redirect_stdout(sys.stderr):
+        if args.json:
+            check_output(args.json, "--json")
         try:
             content, text = count_table(args) if args.table else count_config(args)
         except UncountableError as error:
             raise ToolError(str(error)) from error
         if args.json:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(content, indent=1) + "\n")
+            with whole_file(args.json) as part:
+                part.write_text(json.dumps(content, indent=1) + "\n")
     print(text)
 
 
@@ -70,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=ConfigOptions,
         metavar="KEY=VALUE",
         help="change the config",
     )
@@ -110,9 +111,11 @@ def count_table(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.out:
         check_file(str(args.out), "page")
         try:
-            args.out.write_text(zoo.rendered(args.out.read_text()))
+            page = zoo.rendered(args.out.read_text())
         except ValueError as error:
             raise ToolError(f"{args.out}: {error}") from error
+        with whole_file(args.out) as part:
+            part.write_text(page)
         text = f"written to {args.out}"
     else:
         text = zoo.markdown()

@@ -12,7 +12,8 @@ from analysis import imagenet, tables
 from analysis.paper_rule import paper_rule
 from analysis.tables import CocoRow, ImageNetRow
 from odconv_det.complexity import trace
-from odconv_det.plugin.complexity import build_on_meta, count_detector
+from odconv_det.plugin.building import build_on_meta
+from odconv_det.plugin.complexity import count_detector
 
 __all__ = [
     "CountedCoco",

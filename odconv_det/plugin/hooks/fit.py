@@ -1,0 +1,83 @@
+"""A checkpoint must fit the model that it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel
+from mmengine.runner import Runner
+from torch import Tensor
+
+from odconv_det.checkpoints import CheckpointError, mismatch, under
+from odconv_det.plugin.hooks.model import inner_model
+
+__all__ = ["CheckFitHook"]
+
+_BACKBONE = "backbone."
+_COUNTER = "num_batches_tracked"  # old files lack it, and nothing computes with it
+
+
+class CheckFitHook(Hook):
+    """Raise CheckpointError for a checkpoint that MMEngine would load in part.
+
+    MMEngine loads what fits, warns of the rest in the log and goes on with random
+    weights. Here a run that tests or resumes needs every tensor. One that starts from
+    another run (``load_from``) needs every tensor of the backbone; other parts may be
+    new, and heads may be of another number of classes.
+
+    Args:
+        start: whether a new training starts from the checkpoint.
+    """
+
+    def __init__(self, *, start: bool = False) -> None:
+        self.start = start
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Compare, before anything is loaded."""
+        file = runner._load_from or "the latest checkpoint"
+        if runner._resume:
+            _check_progress(checkpoint, file)
+        model = inner_model(runner)
+        if isinstance(model, BaseTTAModel):
+            model = model.module
+        own = model.state_dict()
+        given = checkpoint.get("state_dict", checkpoint)
+        given = {key.removeprefix("module."): value for key, value in given.items()}
+        own = {k: v for k, v in own.items() if k in given or not k.endswith(_COUNTER)}
+        start = self.start and not runner._resume
+        difference = _unfit_start(own, given) if start else mismatch(own, given)
+        if difference:
+            raise CheckpointError(
+                f"{file} does not fit {type(model).__name__} of the config: "
+                f"{difference}; take the config that it was made with, or another file"
+            )
+
+
+def _unfit_start(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    """What of a detector cannot start another one."""
+    backbone = under(own, _BACKBONE)
+    weights = under(given, _BACKBONE)
+    if backbone and not weights:
+        return (
+            "it holds no backbone (ImageNet weights belong into "
+            "model.backbone.init_cfg, not into load_from)"
+        )
+    if difference := mismatch(backbone, weights):
+        return f"backbone: {difference}"
+    # Heads are what is learned anew for other classes.
+    shared = {
+        key: tensor
+        for key, tensor in own.items()
+        if key in given and "head" not in key and not key.startswith(_BACKBONE)
+    }
+    return mismatch(shared, {key: given[key] for key in shared})
+
+
+def _check_progress(checkpoint: Mapping[str, Any], file: str) -> None:
+    if "epoch" not in checkpoint.get("meta", {}) or "optimizer" not in checkpoint:
+        raise CheckpointError(
+            f"{file} holds weights, and not where its training was: start from it "
+            "with --cfg-options load_from=FILE instead of --resume"
+        )

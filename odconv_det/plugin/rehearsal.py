@@ -1,0 +1,220 @@
+"""Build what a config asks for once, before a run leaves a trace.
+
+The detector is built without memory for its weights, the data sets without their
+annotations, and what they say of themselves is compared: with each other, and with the
+annotation files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from mmcv.transforms import LoadAnnotations
+from mmdet.datasets import CocoDataset
+from mmdet.evaluation import CocoMetric
+from mmdet.models.necks import FPN
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import (
+    DATASETS,
+    HOOKS,
+    METRICS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    init_default_scope,
+)
+from torch import nn
+
+from odconv_det.plugin.annotations import CocoFile, check_classes
+from odconv_det.plugin.building import (
+    build_on_meta,
+    check_kind,
+    config_errors,
+    registered,
+)
+from odconv_det.plugin.errors import ToolError, local_rank
+
+__all__ = ["rehearse"]
+
+
+def rehearse(cfg: Config, *modes: str) -> None:
+    """Raise ToolError for what is wrong with the detector and the data of a config.
+
+    Args:
+        cfg: of a run.
+        modes: of ``"train"``, ``"val"`` and ``"test"``, what the run does.
+    """
+    _check_kinds(cfg)
+    try:
+        detector = build_on_meta(cfg)
+    except ToolError as error:
+        # MMCV's SyncBN asks for the process group, which a launcher's run gets later.
+        if cfg.get("launcher", "none") == "none" or "process group" not in str(error):
+            raise
+        return
+    _check_channels(detector)
+    files: dict[str, CocoFile] = {}
+    for mode in modes:
+        loader = cfg.get(f"{mode}_dataloader")
+        if not loader:
+            continue
+        evaluators = [] if mode == "train" else _listed(cfg.get(f"{mode}_evaluator"))
+        place = f"{mode}_dataloader.dataset"
+        for part in _leaves(loader.get("dataset")):
+            with config_errors(cfg):
+                dataset = _build_dataset(part)
+            if dataset is None or "classes" not in dataset.metainfo:
+                continue
+            classes = check_classes(dataset.metainfo)
+            _check_heads(detector, classes, place)
+            # One process of each machine is enough to read the files.
+            if local_rank() == 0 and _reads_coco(dataset):
+                _check_files(dataset, classes, evaluators, files)
+
+
+def _check_kinds(cfg: Config) -> None:
+    """Those of parts that only the run itself can build, and late."""
+    init_default_scope(cfg.get("default_scope") or "mmdet")
+    optimizer = (cfg.get("optim_wrapper") or {}).get("optimizer") or {}
+    check_kind(optimizer, OPTIMIZERS, "optim_wrapper.optimizer")
+    for place, registry in (
+        ("param_scheduler", PARAM_SCHEDULERS),
+        ("custom_hooks", HOOKS),
+    ):
+        for number, part in enumerate(_listed(cfg.get(place))):
+            check_kind(part, registry, f"{place}.{number}")
+    for name, part in (cfg.get("default_hooks") or {}).items():
+        check_kind(part or {}, HOOKS, f"default_hooks.{name}")
+
+
+def _check_channels(detector: nn.Module) -> None:
+    """The channels of backbone, neck and heads follow from each other."""
+    neck = getattr(detector, "neck", None)
+    if not isinstance(neck, FPN):
+        return
+    maps = _channels(detector.backbone)
+    if maps is not None and maps != list(neck.in_channels):
+        raise ToolError(
+            f"model.neck.in_channels is {list(neck.in_channels)}, but the backbone's "
+            f"maps have {maps} channels: write neck=dict(in_channels={maps})"
+        )
+    for name in ("rpn_head", "bbox_head"):
+        width = getattr(getattr(detector, name, None), "in_channels", neck.out_channels)
+        if width != neck.out_channels:
+            raise ToolError(
+                f"model.{name}.in_channels is {width}, but the neck's maps have "
+                f"{neck.out_channels} channels: write {name}=dict(in_channels="
+                f"{neck.out_channels})"
+            )
+
+
+@torch.no_grad()
+def _channels(backbone: nn.Module) -> list[int] | None:
+    """Of its maps; ``None`` if it cannot be run here."""
+    parameter = next(backbone.parameters())
+    training = backbone.training
+    try:
+        maps = backbone.eval()(parameter.new_empty((1, 3, 64, 64)))
+        return [one.shape[1] for one in maps]
+    except Exception:  # operators of which only some devices know the shapes
+        return None
+    finally:
+        backbone.train(training)
+
+
+def _check_heads(detector: nn.Module, classes: Sequence[str], place: str) -> None:
+    for name, module in detector.named_modules():
+        kind, count = type(module).__name__, getattr(module, "num_classes", None)
+        # The first stage tells objects from background, and semantic heads see stuff.
+        first = "rpn_head" in name or "RPN" in kind
+        counts = "head" in name and not first and "Semantic" not in kind
+        if counts and isinstance(count, int) and count != len(classes):
+            raise ToolError(
+                f"model.{name}.num_classes is {count}, but {place} has {len(classes)} "
+                f"classes: write num_classes={len(classes)} there, or name other "
+                "classes in metainfo"
+            )
+
+
+def _leaves(part: object) -> Iterator[Mapping[str, Any]]:
+    """The data sets inside wrappers, which may nest."""
+    if isinstance(part, list | tuple):
+        for one in part:
+            yield from _leaves(one)
+    elif isinstance(part, Mapping):
+        inner = part.get("datasets") or part.get("dataset")
+        if inner:
+            yield from _leaves(inner)
+        else:
+            yield part
+
+
+def _build_dataset(part: Mapping[str, Any]) -> BaseDataset | None:
+    """Without its annotations; ``None`` for a kind that cannot do that."""
+    cls = registered(part.get("type"), DATASETS)
+    known = cls is None or (isinstance(cls, type) and issubclass(cls, BaseDataset))
+    return DATASETS.build({**part, "lazy_init": True}) if known else None
+
+
+def _reads_coco(dataset: BaseDataset) -> bool:
+    """Whether it reads local files as MMDetection's CocoDataset does."""
+    storage = getattr(dataset, "backend_args", None) or {}
+    return (
+        isinstance(dataset, CocoDataset)
+        and type(dataset).load_data_list is CocoDataset.load_data_list
+        and type(dataset).parse_data_info is CocoDataset.parse_data_info
+        and storage.get("backend", "local") == "local"
+        and "://" not in dataset.ann_file
+    )
+
+
+def _check_files(
+    dataset: CocoDataset,
+    classes: Sequence[str],
+    evaluators: Sequence[Mapping[str, Any]],
+    files: dict[str, CocoFile],
+) -> None:
+    """Compare a data set with its annotation file, images and evaluators.
+
+    ``files`` has those that were read already.
+    """
+    own = _read(dataset.ann_file, files)
+    own.check_categories(classes)
+    steps = getattr(dataset.pipeline, "transforms", [])
+    masks = any(
+        isinstance(step, LoadAnnotations) and getattr(step, "with_mask", False)
+        for step in steps
+    )
+    used = own.check_boxes(classes, masks=masks)
+    own.check_images((dataset.data_prefix or {}).get("img", ""))
+    if not used and not dataset.test_mode:
+        raise ToolError(f"{own.path} has no boxes: there is nothing to learn from")
+    for evaluator in evaluators:
+        kind = registered(evaluator.get("type"), METRICS)
+        if kind is not CocoMetric or not evaluator.get("ann_file"):
+            continue
+        if evaluator.get("format_only"):
+            continue
+        truth = _read(evaluator["ann_file"], files)
+        truth.check_covers(own)
+        truth.check_categories(classes)
+        outlines = "segm" in _listed(evaluator.get("metric", "bbox"))
+        if not truth.check_boxes(classes, masks=outlines):
+            raise ToolError(
+                f"{truth.path} has no boxes: there is nothing to compare with (to "
+                "predict without an answer, give the evaluator format_only=True)"
+            )
+
+
+def _read(path: str, files: dict[str, CocoFile]) -> CocoFile:
+    if path not in files:
+        files[path] = CocoFile(path)
+    return files[path]
+
+
+def _listed(value: object) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

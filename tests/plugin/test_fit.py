@@ -1,0 +1,88 @@
+"""Which checkpoints start, continue and test a detector."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.models import DetTTAModel
+from torch import nn
+
+from odconv_det.checkpoints import CheckpointError
+from odconv_det.plugin.hooks import CheckFitHook
+
+
+class Detector(nn.Module):
+    """With the parts that the hook tells apart."""
+
+    def __init__(self, width: int = 4, classes: int = 2) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.neck = nn.Conv2d(4, width, 1)
+        self.bbox_head = nn.Linear(4, classes)
+
+
+def load(state, *, resume=False, start=False, **content) -> None:
+    """What a runner calls before it loads a checkpoint."""
+    runner = SimpleNamespace(model=Detector(), _load_from="a.pth", _resume=resume)
+    hook = CheckFitHook(start=start)
+    hook.after_load_checkpoint(runner, dict(state_dict=state, **content))
+
+
+PROGRESS = dict(meta=dict(epoch=1), optimizer={})
+
+
+def without(state, part):
+    return {key: value for key, value in state.items() if not key.startswith(part)}
+
+
+def test_the_same_detector_tests_resumes_and_starts():
+    state = Detector().state_dict()
+    load(state)
+    load(state, start=True)
+    load(state, start=True, resume=True, **PROGRESS)
+    load({f"module.{key}": value for key, value in state.items()})
+    load({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")})
+
+
+def test_other_classes_start_a_training_and_nothing_else():
+    state = Detector(classes=5).state_dict()
+    load(state, start=True)
+    for run in (dict(), dict(start=True, resume=True, **PROGRESS)):
+        with pytest.raises(CheckpointError, match=r"bbox_head\.weight \(5, 4\)"):
+            load(state, **run)
+
+
+def test_parts_but_the_backbone_may_be_new_in_a_start():
+    state = Detector().state_dict()
+    load(without(state, "neck"), start=True)
+    load(without(state, "bbox_head"), start=True)
+    load(state | {"mask_head.weight": torch.zeros(1)}, start=True)
+    with pytest.raises(CheckpointError, match="1 missing"):
+        load(without(state, "backbone.0.bias"), start=True)
+    with pytest.raises(CheckpointError, match="1 unexpected"):
+        load(state | {"backbone.2.bias": torch.zeros(1)}, start=True)
+
+
+def test_a_neck_of_another_width_starts_nothing():
+    with pytest.raises(CheckpointError, match=r"neck\.weight"):
+        load(Detector(width=8).state_dict(), start=True)
+
+
+def test_a_start_without_any_backbone_is_told_where_imagenet_weights_belong():
+    with pytest.raises(CheckpointError, match=r"belong into model\.backbone\.init_cfg"):
+        load(Detector().backbone.state_dict(), start=True)
+
+
+@pytest.mark.parametrize("content", [{}, dict(meta={}), dict(meta=dict(epoch=1))])
+def test_weights_alone_are_not_resumed(content):
+    with pytest.raises(CheckpointError, match="load_from=FILE instead of --resume"):
+        load(Detector().state_dict(), resume=True, **content)
+
+
+def test_below_what_merges_predictions_is_the_detector():
+    detector = Detector()
+    detector.test_step = None  # what such a model asks for
+    model = DetTTAModel(module=detector)
+    runner = SimpleNamespace(model=model, _load_from="a.pth", _resume=False)
+    content = dict(state_dict=Detector().state_dict())
+    CheckFitHook().after_load_checkpoint(runner, content)
