@@ -102,6 +102,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in ("jobs", "threads"):
         if vars(args)[name] < 1:
             parser.error(f"--{name} must be at least 1")
+    for name in ("work_dir", "out"):
+        path = vars(args)[name]
+        if path and path.is_file():
+            parser.error(f"--{name.replace('_', '-')} {path} is a file: name a folder")
     try:
         args.recipe = _recipe(args)
     except ValueError as error:

@@ -42,14 +42,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def build_detector(config: str) -> nn.Module:
-    """The detector of ``config``, registered and built but not initialised."""
-    from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
-    from mmengine.config import Config
+    """The detector of ``config``, without its weights."""
+    from odconv_det.plugin.building import build_on_meta
+    from odconv_det.plugin.cli import read_config
+    from odconv_det.plugin.errors import ToolError
 
-    cfg = Config.fromfile(config)
-    register_all_modules(init_default_scope=True)
-    return MODELS.build(cfg.model)
+    try:
+        return build_on_meta(read_config(config))
+    except ToolError as error:
+        raise CheckpointError(f"{config}: {error}") from error
 
 
 def verify(source: str, tensors: dict[str, Tensor], config: str) -> str:
@@ -59,7 +60,8 @@ def verify(source: str, tensors: dict[str, Tensor], config: str) -> str:
     name = type(network).__name__
     if difference := mismatch(network.state_dict(), tensors):
         raise CheckpointError(
-            f"{source} does not cover {name} of {config}: {difference}"
+            f"{source} does not cover {name} of {config}: {difference}; take the file "
+            "or the config that belongs to the other"
         )
     return f"all {len(tensors)} tensors of {name} in {config}"
 
@@ -74,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             covers = verify(args.source, tensors, args.config)
         write_tensors(args.output, tensors, {"format": "pt", "source": args.source})
     except (CheckpointError, FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     print(f"{args.output}: {len(tensors)} tensors ({covers})")
     return 0

@@ -53,16 +53,20 @@ def build_backbone(config: str) -> nn.Module:
     """The backbone of ``config``, built but not initialised, in eval mode."""
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
-    from mmengine.config import Config
+
+    from odconv_det.plugin.building import config_errors
+    from odconv_det.plugin.cli import read_config
+    from odconv_det.plugin.errors import ToolError
 
     try:
-        cfg = Config.fromfile(config)
+        cfg = read_config(config)
+        if "backbone" not in cfg.get("model", {}):
+            raise ToolError("there is no model with a backbone")
         register_all_modules(init_default_scope=True)
-        backbone = MODELS.build(cfg.model.backbone)
-    except Exception as error:  # a config is a program, which can fail in any way
-        raise CheckpointError(
-            f"the backbone of {config} cannot be built: {error}"
-        ) from error
+        with config_errors(cfg):
+            backbone = MODELS.build(cfg.model.backbone)
+    except ToolError as error:
+        raise CheckpointError(f"{config}: {error}") from error
     if not any(isinstance(m, DynamicConv2d | AttendedNorm) for m in backbone.modules()):
         raise CheckpointError(
             f"the backbone of {config} is static, and takes static weights as they are"

@@ -46,7 +46,8 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ToolError(
-                f"--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size"
+                f"--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size: "
+                "set it to the batch size that the learning rate is for"
             )
         cfg.auto_scale_lr.enable = True
     if args.resume:

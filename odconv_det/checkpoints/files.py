@@ -87,11 +87,13 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
     """The path, if :func:`write_tensors` can write a file of this name.
 
     Raises:
-        ValueError: for a suffix other than ``.safetensors`` and ``.pth``.
+        ValueError: for a suffix other than ``.safetensors`` and ``.pth``, or a folder.
     """
     path = Path(path)
     if not (_is_safetensors(path) or path.suffix == ".pth"):
         raise ValueError(f"write .safetensors or .pth, not {path.name!r}")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file to write")
     return path
 
 

@@ -53,7 +53,8 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) 
     difference = mismatch(module.state_dict(), tensors)
     if difference:
         raise CheckpointError(
-            f"{origin} does not fit {type(module).__name__}: {difference}"
+            f"{origin} does not fit {type(module).__name__}: {difference}; take the "
+            "weights of this network, or the config of these"
         )
     module.load_state_dict(tensors)
     return len(tensors)

@@ -89,7 +89,7 @@ class CocoFile:
         if order != tuple(classes):
             raise ToolError(
                 f"metainfo.classes are in another order than in {self.path}, by which "
-                f"labels are counted: write classes=({_first(order, shown=10)})"
+                f"labels are counted: write classes=({_first(map(repr, order), 10)})"
             )
 
     def check_boxes(self, classes: Sequence[str], *, masks: bool = False) -> int:

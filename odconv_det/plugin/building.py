@@ -123,7 +123,9 @@ def _parts(node: object, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _reason(error: BaseException, name: str, part: Mapping[str, Any]) -> str:
-    text = _PREFIX.sub("", str(error)).strip()
+    # A KeyError's own text is its argument in quotes.
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = _PREFIX.sub("", str(said)).strip()
     registry = part.get("registry")
     if isinstance(error, KeyError) and " registry. Please check" in text:
         return _unknown(name, registry)
@@ -139,7 +141,8 @@ def _reason(error: BaseException, name: str, part: Mapping[str, Any]) -> str:
     if not text:  # of an assertion
         text = traceback.extract_tb(error.__traceback__)[-1].line or ""
     return (
-        f"{type(error).__name__}: {text} (start Python with -X dev for the traceback)"
+        f"{type(error).__name__}: {text.rstrip('.')}; mend this part of the config (python -X dev "
+        "shows the traceback)"
     )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "build_runner",
     "leave_process_group",
     "load_config",
+    "read_config",
 ]
 
 
@@ -45,7 +46,8 @@ class ConfigOptions(DictAction):
         for word in values:
             if not word.partition("=")[0] or "=" not in word:
                 parser.error(
-                    f"--cfg-options: {word!r} is not KEY=VALUE, without spaces"
+                    f"--cfg-options: {word!r} is not KEY=VALUE: write it so, without "
+                    "spaces"
                 )
         super().__call__(parser, namespace, values, option_string)
 
@@ -74,19 +76,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and apply --launcher, --cfg-options and --work-dir to it."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    check_file(args.config, "config file", "give the path of one")
-    try:
-        cfg = Config.fromfile(args.config)
-    except Exception as error:  # a config is a program, which can fail in any way
-        raise ToolError(
-            f"{args.config} cannot be read ({error}): mend the config"
-        ) from error
+    cfg = read_config(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options:
         _change(cfg, args.cfg_options)
     default = os.path.join("work_dirs", Path(args.config).stem)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or default
     return cfg
+
+
+def read_config(path: str) -> Config:
+    """The config of a file.
+
+    Raises:
+        ToolError: if it is not there or cannot be read.
+    """
+    check_file(path, "config file", "give the path of one")
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is a program, which can fail in any way
+        raise ToolError(f"{path} cannot be read ({error}): mend the config") from error
 
 
 def _change(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -122,7 +131,10 @@ def _check_place(cfg: Config, key: str) -> None:
             part = part[place]
         elif isinstance(part, list | tuple) and place.isdecimal():
             if int(place) >= len(part):
-                raise ToolError(f"--cfg-options {key}: there are {len(part)} of them")
+                raise ToolError(
+                    f"--cfg-options {key}: the list has {len(part)} items, counted "
+                    "from 0"
+                )
             part = part[int(place)]
         elif isinstance(part, Mapping | Config | list | tuple):
             known = map(str, part) if not isinstance(part, list | tuple) else ()

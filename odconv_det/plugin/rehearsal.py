@@ -190,7 +190,9 @@ def _check_files(
     used = own.check_boxes(classes, masks=masks)
     own.check_images((dataset.data_prefix or {}).get("img", ""))
     if not used and not dataset.test_mode:
-        raise ToolError(f"{own.path} has no boxes: there is nothing to learn from")
+        raise ToolError(
+            f"{own.path} has no boxes to learn from: give a file with annotations"
+        )
     for evaluator in evaluators:
         kind = registered(evaluator.get("type"), METRICS)
         if kind is not CocoMetric or not evaluator.get("ann_file"):

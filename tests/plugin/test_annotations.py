@@ -63,7 +63,7 @@ def test_some_of_the_categories_may_be_asked_for_in_the_order_of_the_file(coco):
     file = coco(box(1))
     for classes in (["cat", "dog"], ["cat"], ["dog"]):
         file.check_categories(classes)
-    with pytest.raises(ToolError, match=r"another order.*classes=\(cat, dog\)"):
+    with pytest.raises(ToolError, match=r"another order.*classes=\('cat', 'dog'\)"):
         file.check_categories(["dog", "cat"])
     with pytest.raises(ToolError, match="did you mean cat"):
         file.check_categories(["cats"])

@@ -109,7 +109,7 @@ def count_table(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from analysis import zoo
 
     if args.out:
-        check_file(str(args.out), "page")
+        check_file(str(args.out), "page", "name one with places for tables")
         try:
             page = zoo.rendered(args.out.read_text())
         except ValueError as error:

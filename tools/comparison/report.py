@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from comparison.backbones import BACKBONES, STATIC
+from odconv_det.checkpoints.files import whole_file
 
 __all__ = ["content", "differences", "plot", "rendered", "save", "table", "write_docs"]
 
@@ -37,11 +38,11 @@ def content(
 
 def save(folder: Path, name: str, content: Content) -> None:
     """Write ``<name>.json`` and ``<name>.png`` into the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=1)
     # One run a line: readable, and a change shows as one.
     text = re.sub(r"\n {3,}|\n {2}(?=[\]}])", " ", text)
-    (folder / f"{name}.json").write_text(text + "\n")
+    with whole_file(folder / f"{name}.json") as part:
+        part.write_text(text + "\n")
     plot(content, folder / f"{name}.png")
 
 

@@ -1,0 +1,221 @@
+"""Images and annotations."""
+
+from pathlib import Path
+
+from tests.bad_inputs.case import TEST, Tool, options
+from tests.bad_inputs.spoil import (
+    FIRST_IMAGE,
+    TRAINING,
+    VALIDATION,
+    checkpoint,
+    cut,
+    each,
+    edited,
+    written,
+)
+
+__all__ = ["DATA"]
+
+CLASSES = 'train_dataloader["dataset"] = dict(dataset, metainfo=dict({}))'
+
+DATA = [
+    Tool(
+        "no_data",
+        "data set that is not there",
+        "missing data: gone/annotations/instances_train2017.json, gone/train2017/; "
+        "put or link the data set there, or set data_root, ann_file and "
+        "data_prefix in the config (relative paths start at ...)",
+        options("train_dataloader.dataset.data_root=gone/"),
+    ),
+    Tool(
+        "lost_images",
+        "images that are missing",
+        "1 of the 4 images of data/coco/annotations/instances_train2017.json are "
+        "missing: data/coco/train2017/000000000001.png; put them there, or set "
+        "data_prefix",
+        spoil=lambda folder: (folder / FIRST_IMAGE).unlink(),
+    ),
+    Tool(
+        "corrupt",
+        "image with a broken content",
+        "image data/coco/train2017/000000000001.png cannot be read: get it once "
+        "more, or take it out of ann_file",
+        spoil=written(FIRST_IMAGE, b"nothing of an image"),
+        leaves_work_dir=True,
+    ),
+    Tool(
+        "corrupt_worker",
+        "the same, in a process that loads data",
+        "image data/coco/train2017/000000000001.png cannot be read: get it once "
+        "more, or take it out of ann_file",
+        options("train_dataloader.num_workers=1"),
+        spoil=written(FIRST_IMAGE, b"nothing of an image"),
+        leaves_work_dir=True,
+    ),
+    Tool(
+        "empty_image",
+        "empty image",
+        "image data/coco/train2017/000000000001.png cannot be read: get it once "
+        "more, or take it out of ann_file",
+        spoil=written(FIRST_IMAGE),
+        leaves_work_dir=True,
+    ),
+    Tool(
+        "json_folder",
+        "folder in place of annotations",
+        "data/coco/annotations cannot be read (Is a directory): ann_file names a "
+        "COCO file",
+        options("train_dataloader.dataset.ann_file=annotations"),
+    ),
+    Tool(
+        "json_cut",
+        "truncated annotations",
+        "data/coco/annotations/instances_train2017.json is no whole JSON file "
+        "(...): get it once more",
+        spoil=cut(TRAINING),
+    ),
+    Tool(
+        "json_other",
+        "annotations that are no JSON",
+        "data/coco/annotations/instances_train2017.json is no whole JSON file "
+        "(...): get it once more",
+        spoil=written(TRAINING, b"<html>"),
+    ),
+    Tool(
+        "json_list",
+        "JSON of another format",
+        "data/coco/annotations/instances_train2017.json has no list of images: "
+        "ann_file must be of COCO's format, with images, annotations and "
+        "categories",
+        spoil=written(TRAINING, b"[]"),
+    ),
+    Tool(
+        "no_categories",
+        "annotations without categories",
+        "data/coco/annotations/instances_train2017.json has no list of categories: "
+        "ann_file must be of COCO's format, with images, annotations and "
+        "categories",
+        spoil=edited(TRAINING, lambda c: c.pop("categories")),
+    ),
+    Tool(
+        "no_sizes",
+        "images without a size",
+        "data/coco/annotations/instances_train2017.json: images[0] has no width: "
+        "each needs id, file_name, width, height",
+        spoil=edited(TRAINING, each("images", width=None)),
+    ),
+    Tool(
+        "no_images",
+        "annotations of no image",
+        "data/coco/annotations/instances_train2017.json lists no image: give a "
+        "file with images",
+        spoil=edited(TRAINING, lambda c: c["images"].clear()),
+    ),
+    Tool(
+        "no_boxes",
+        "empty annotations",
+        "data/coco/annotations/instances_train2017.json has no boxes to learn "
+        "from: give a file with annotations",
+        spoil=edited(TRAINING, lambda c: c["annotations"].clear()),
+    ),
+    Tool(
+        "no_truth",
+        "empty annotations to evaluate with",
+        "data/coco/annotations/instances_val2017.json has no boxes: there is "
+        "nothing to compare with (to predict without an answer, give the evaluator "
+        "format_only=True)",
+        (TEST, "tiny.py", "other.pth"),
+        spoil=lambda folder: (
+            checkpoint()(folder),
+            edited(VALIDATION, lambda c: c["annotations"].clear())(folder),
+        ),
+    ),
+    Tool(
+        "zero_size",
+        "boxes of zero size alone",
+        "data/coco/annotations/instances_train2017.json: none of its 8 boxes can "
+        "be used, 8 are smaller than a pixel, or outside their image: mend the "
+        "boxes (x, y, width and height in pixels)",
+        spoil=edited(TRAINING, each("annotations", bbox=[8, 8, 0, 0])),
+    ),
+    Tool(
+        "corners",
+        "box that is no box",
+        "data/coco/annotations/instances_train2017.json: bbox of annotation 1 is "
+        "[8, 8]: write [x, y, width, height] in pixels",
+        spoil=edited(TRAINING, each("annotations", bbox=[8, 8])),
+    ),
+    Tool(
+        "no_area",
+        "boxes without their area",
+        "data/coco/annotations/instances_train2017.json: annotation 1 has no area: "
+        "each needs id, image_id, category_id, bbox and area",
+        spoil=edited(TRAINING, each("annotations", area=None)),
+    ),
+    Tool(
+        "category",
+        "box of a category that is not listed",
+        "data/coco/annotations/instances_train2017.json: annotation 1 is of "
+        "category 99, which its categories do not list: add it there",
+        spoil=edited(TRAINING, each("annotations", category_id=99)),
+    ),
+    Tool(
+        "class_name",
+        "class that the annotations do not have",
+        "data/coco/annotations/instances_train2017.json has no category 'bicicle' "
+        "of metainfo.classes; did you mean bicycle? (it has person, bicycle, car, "
+        "...): its boxes would be left out; write the names as they are in the "
+        "file",
+        options("train_dataloader.dataset.metainfo.classes=('person','bicicle')"),
+    ),
+    Tool(
+        "class_order",
+        "classes in another order",
+        "metainfo.classes are in another order than in "
+        "data/coco/annotations/instances_train2017.json, by which labels are "
+        "counted: write classes=('person', 'bicycle')",
+        options("train_dataloader.dataset.metainfo.classes=('bicycle','person')"),
+    ),
+    Tool(
+        "class_text",
+        "one class without a comma",
+        "metainfo.classes is the text 'person': write the names as a tuple, one "
+        "name with a comma: classes=('person',)",
+        config=CLASSES.format('classes=("person")'),
+    ),
+    Tool(
+        "class_upper",
+        "classes as in MMDetection 2.x",
+        "metainfo.CLASSES is of MMDetection 2.x and not read: write "
+        "metainfo=dict(classes=...)",
+        config=CLASSES.format('CLASSES=("person", "bicycle")'),
+    ),
+    Tool(
+        "class_val",
+        "other classes in validation",
+        "model.bbox_head.num_classes is 2, but val_dataloader.dataset has 3 "
+        "classes: write num_classes=3 there, or name other classes in metainfo",
+        options("val_dataloader.dataset.metainfo.classes=('person','bicycle','car')"),
+    ),
+    Tool(
+        "no_outlines",
+        "boxes alone, for a detector of masks",
+        "data/coco/annotations/instances_train2017.json: annotation 1 has no "
+        "segmentation, which this detector learns: give outlines, or take a "
+        "detector of boxes",
+        config='dataset["pipeline"][1]["with_mask"] = True',
+        spoil=edited(TRAINING, each("annotations", segmentation=None)),
+    ),
+    Tool(
+        "other_truth",
+        "evaluator with annotations of other images",
+        "the evaluator's other.json does not know image 1 of "
+        "data/coco/annotations/instances_val2017.json: give the evaluator the "
+        "ann_file of the data set",
+        options("val_evaluator.ann_file=other.json"),
+        spoil=lambda folder: (
+            (folder / "other.json").write_bytes((folder / VALIDATION).read_bytes()),
+            edited(Path("other.json"), each("images", id=77))(folder),
+        ),
+    ),
+]
