@@ -141,8 +141,8 @@ def _reason(error: BaseException, name: str, part: Mapping[str, Any]) -> str:
     if not text:  # of an assertion
         text = traceback.extract_tb(error.__traceback__)[-1].line or ""
     return (
-        f"{type(error).__name__}: {text.rstrip('.')}; mend this part of the config (python -X dev "
-        "shows the traceback)"
+        f"{type(error).__name__}: {text.rstrip('.')}; mend this part of the config "
+        "(python -X dev shows the traceback)"
     )
 
 

@@ -53,7 +53,7 @@ CHECKPOINTS = [
     ),
     Tool(
         "test_kernel_num",
-        "of another kernel number",
+        "checkpoint of another kernel number",
         "other.pth does not fit RetinaNet of the config: the file was made with "
         "kernel_num=4, this network has kernel_num=2; 48 of another shape (...); "
         "take the config that it was made with, or another file",
@@ -63,7 +63,7 @@ CHECKPOINTS = [
     ),
     Tool(
         "test_width",
-        "of another width",
+        "checkpoint of another width",
         "other.pth does not fit RetinaNet of the config: 182 of another shape "
         "(...); take the config that it was made with, or another file",
         (TEST, "tiny.py", "other.pth"),
@@ -74,7 +74,7 @@ CHECKPOINTS = [
     ),
     Tool(
         "test_classes",
-        "of other classes, to test",
+        "checkpoint of other classes, to test",
         "other.pth does not fit RetinaNet of the config: 2 of another shape (...); "
         "take the config that it was made with, or another file",
         (TEST, "tiny.py", "other.pth"),
@@ -83,7 +83,7 @@ CHECKPOINTS = [
     ),
     Tool(
         "start_depth",
-        "of another depth, to start from",
+        "checkpoint of another depth, to start from",
         "other.pth does not fit RetinaNet of the config: backbone: the file was "
         "made with depth=34, this network has depth=18; 320 unexpected (...); take "
         "the config that it was made with, or another file",
@@ -93,7 +93,7 @@ CHECKPOINTS = [
     ),
     Tool(
         "start_static",
-        "of the static network, to start from",
+        "checkpoint of the static network, to start from",
         "other.pth does not fit RetinaNet of the config: backbone: the file was "
         "made with kernel_num=static, this network has kernel_num=2; 208 missing "
         "(...); 16 of another shape (...); take the config that it was made with, "
@@ -108,7 +108,7 @@ CHECKPOINTS = [
     ),
     Tool(
         "start_imagenet",
-        "of a backbone, as a detector",
+        "checkpoint of a backbone, as a detector",
         "other.pth does not fit RetinaNet of the config: it holds no backbone "
         "(ImageNet weights belong into model.backbone.init_cfg, not into "
         "load_from); take the config that it was made with, or another file",
@@ -118,7 +118,7 @@ CHECKPOINTS = [
     ),
     Tool(
         "start_neck",
-        "of another neck, to start from",
+        "checkpoint of another neck, to start from",
         "other.pth does not fit RetinaNet of the config: 8 of another shape (...); "
         "take the config that it was made with, or another file",
         options("load_from=other.pth"),
@@ -127,7 +127,7 @@ CHECKPOINTS = [
     ),
     Tool(
         "resume_config",
-        "of another config, to resume",
+        "checkpoint of another config, to resume",
         "other.pth does not fit RetinaNet of the config: 2 of another shape (...); "
         "take the config that it was made with, or another file",
         (TRAIN, "tiny.py", "--resume=other.pth"),
@@ -136,7 +136,7 @@ CHECKPOINTS = [
     ),
     Tool(
         "resume_weights",
-        "of weights alone, to resume",
+        "checkpoint of weights alone, to resume",
         "other.pth holds weights, and not where its training was: start from it "
         "with --cfg-options load_from=FILE instead of --resume",
         (TRAIN, "tiny.py", "--resume=other.pth"),

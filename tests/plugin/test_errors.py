@@ -1,5 +1,8 @@
 """One line for a person, a traceback for a developer."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from odconv_det.checkpoints import CheckpointError
@@ -28,3 +31,17 @@ def test_first_process_of_a_machine_reports_before_the_others(monkeypatch):
         with pytest.raises(SystemExit), one_line_errors():
             raise ToolError("nothing there")
     assert len(waits) == 1
+
+
+def test_the_development_mode_of_python_shows_where_it_comes_from(monkeypatch, capsys):
+    with pytest.raises(SystemExit), one_line_errors():
+        raise ToolError("nothing there")
+    assert "Traceback" not in capsys.readouterr().err
+    development = SimpleNamespace(flags=SimpleNamespace(dev_mode=True), stderr=None)
+    monkeypatch.setattr(errors, "sys", development)
+    development.stderr = sys.stderr
+    with pytest.raises(SystemExit), one_line_errors():
+        raise ToolError("nothing there") from KeyError("the cause")
+    said = capsys.readouterr().err
+    assert "KeyError: 'the cause'" in said
+    assert said.endswith("error: nothing there\n")
