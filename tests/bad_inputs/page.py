@@ -18,8 +18,9 @@ def rendered(text: str) -> str:
         lines = ["| what is wrong | what is said |", "|---|---|", *rows]
         return "\n".join([f"<!-- cases: {match[1]} -->", *lines, "<!-- end -->"])
 
-    pattern = r"<!-- cases: ([\w ]+) -->\n.*?<!-- end -->"
-    return re.sub(pattern, block, text, flags=re.DOTALL)
+    # A message may hold the comment too, but not as a line of its own.
+    pattern = r"^<!-- cases: ([\w ]+) -->\n.*?^<!-- end -->$"
+    return re.sub(pattern, block, text, flags=re.DOTALL | re.MULTILINE)
 
 
 def _code(message: str) -> str:
