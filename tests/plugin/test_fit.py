@@ -63,6 +63,15 @@ def test_parts_but_the_backbone_may_be_new_in_a_start():
         load(state | {"backbone.2.bias": torch.zeros(1)}, start=True)
 
 
+def test_a_head_that_the_detector_does_not_have_may_be_left_over_in_a_test():
+    state = Detector().state_dict() | {"mask_head.conv.weight": torch.zeros(1)}
+    load(state)
+    with pytest.raises(CheckpointError, match="1 unexpected"):
+        load(state, resume=True, **PROGRESS)
+    with pytest.raises(CheckpointError, match="1 unexpected"):
+        load(state | {"backbone.2.bias": torch.zeros(1)})
+
+
 def test_a_neck_of_another_width_starts_nothing():
     with pytest.raises(CheckpointError, match=r"neck\.weight"):
         load(Detector(width=8).state_dict(), start=True)

@@ -23,7 +23,8 @@ class CheckFitHook(Hook):
     """Raise CheckpointError for a checkpoint that MMEngine would load in part.
 
     MMEngine loads what fits, warns of the rest in the log and goes on with random
-    weights. Here a run that tests or resumes needs every tensor. One that starts from
+    weights. Here a run that tests or resumes needs every tensor; to test, a whole head
+    of the file may be left over, such as that of masks for boxes. One that starts from
     another run (``load_from``) needs every tensor of the backbone; other parts may be
     new, and heads may be of another number of classes.
 
@@ -46,13 +47,29 @@ class CheckFitHook(Hook):
         given = checkpoint.get("state_dict", checkpoint)
         given = {key.removeprefix("module."): value for key, value in given.items()}
         own = {k: v for k, v in own.items() if k in given or not k.endswith(_COUNTER)}
-        start = self.start and not runner._resume
-        difference = _unfit_start(own, given) if start else mismatch(own, given)
+        if runner._resume:
+            difference = mismatch(own, given)
+        elif self.start:
+            difference = _unfit_start(own, given)
+        else:
+            difference = mismatch(own, _of_parts(own, given))
         if difference:
             raise CheckpointError(
                 f"{file} does not fit {type(model).__name__} of the config: "
                 f"{difference}; take the config that it was made with, or another file"
             )
+
+
+def _of_parts(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Those of the parts that the detector has too, such as ``roi_head.bbox_head``."""
+    parts = {tuple(key.split(".")[:2]) for key in own}
+    return {
+        key: tensor
+        for key, tensor in given.items()
+        if key.startswith(_BACKBONE) or tuple(key.split(".")[:2]) in parts
+    }
 
 
 def _unfit_start(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:

@@ -107,5 +107,6 @@ def test_the_whole_command_ends_without_a_traceback(tmp_path):
     done = complexity(tmp_path, "missing.py")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.splitlines()[-1] == "error: no config file missing.py"
+    line = "error: no config file missing.py; give the path of one"
+    assert done.stderr.splitlines()[-1] == line
     assert "Traceback" not in done.stderr
