@@ -30,17 +30,18 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ToolError, CheckpointError, OSError) as error:
+        line = str(error)
         if isinstance(error, OSError):
             if error.errno not in _NO_ROOM:
                 raise
-            error = f"{error.strerror}: make room, and go on with --resume"
+            line = f"{error.strerror}: make room, and go on with --resume"
         # The processes of one machine fail together. The first one reports; launchers
         # end the others as soon as it is gone, well within these seconds.
         if local_rank() > 0:
             time.sleep(10)
         if sys.flags.dev_mode:
             traceback.print_exception(error)
-        print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
+        print("error:", " ".join(line.split()), file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 
 
