@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urldefrag, urlsplit
 
@@ -57,7 +58,7 @@ def fetch(address: str, folder: Path, *, download: bool = True) -> Path:
                     f"{url} has another sha256 than the address says, {found}: it was "
                     "changed or damaged, and is not used"
                 )
-    except (OSError, ValueError) as error:  # urllib's, time-outs, a full disk
+    except (OSError, ValueError, HTTPException) as error:  # or a full disk
         raise MissingCheckpointError(
             f"downloading {url} failed ({error}): try again, or get the file by other "
             f"means and save it as {path}"

@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 import zipfile
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,11 @@ __all__ = ["add_trust_argument", "is_torch_file", "read_torch", "trust_files"]
 
 # (log, counts, greatest length) -> what takes the place of a HistoryBuffer.
 MakeHistory = Callable[[np.ndarray, np.ndarray, int], Any]
+
+_PLAIN = frozenset(
+    [type(None), bool, int, float, complex, str, bytes]
+    + [torch.Size, torch.dtype, torch.device]
+)
 
 _trusted = False
 _one_at_a_time = threading.Lock()
@@ -101,7 +107,7 @@ def read_torch(
         _check_archive(path)
         with _allowed(_STAND_INS):
             content = torch.load(path, map_location=map_location, weights_only=True)
-        return _Rebuild(make_history).rebuild(content)
+        return _Rebuild(make_history, path.stat().st_size).rebuild(content)
     except CheckpointError as error:
         raise CheckpointError(f"{path} was refused: {error}") from None
     except Exception as error:  # a damaged file can fail in any part of the reader
@@ -149,7 +155,11 @@ def _stand_in(name: str) -> Callable[[Any], Any]:
 
 @_stand_in("mmengine.logging.history_buffer.HistoryBuffer")
 class _History:
-    """The attributes of a HistoryBuffer."""
+    """The numbers of a HistoryBuffer."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.log, self.counts = state["_log_history"], state["_count_history"]
+        self.max_length = int(state["max_length"])
 
 
 @_stand_in("builtins.getattr")
@@ -235,10 +245,20 @@ def _allowed(names: list[Any]) -> Iterator[None]:
 
 
 class _Rebuild:
-    """Make ordinary objects of stand-ins in a tree of containers, and check tensors."""
+    """Make fresh, ordinary objects of what a file holds, and check its tensors.
 
-    def __init__(self, make_history: MakeHistory | None) -> None:
+    Nothing of the unpickled containers is kept: a file can give them attributes that
+    hide their methods. A type that is not listed here is refused.
+
+    Args:
+        make_history: as of :func:`read_torch`.
+        size: of the file, in bytes; its tensors cannot have more.
+    """
+
+    def __init__(self, make_history: MakeHistory | None, size: int) -> None:
         self._make_history = make_history
+        self._size = size
+        self._storages: dict[int, int] = {}
         # Each object once: a file may refer to one from very many places.
         self._done: dict[int, tuple[Any, Any]] = {}
 
@@ -249,39 +269,41 @@ class _Rebuild:
         return self._done[id(node)][1]
 
     def _rebuilt(self, node: Any) -> Any:
-        if isinstance(node, Tensor):
-            return _checked(node)
-        if isinstance(node, _Array):
+        kind = type(node)
+        if kind in _PLAIN or isinstance(node, np.generic):
+            return node
+        if kind in (Tensor, torch.nn.Parameter):
+            return self._checked(node)
+        if kind in (list, tuple, set, frozenset):
+            return kind(self.rebuild(value) for value in kind.__iter__(node))
+        if kind in (dict, OrderedDict, Counter):
+            fresh = kind()
+            for key, value in kind.items(node):
+                fresh[self.rebuild(key)] = self.rebuild(value)
+            metadata = vars(node).get("_metadata") if kind is OrderedDict else None
+            if metadata is not None:  # what versions its modules were of
+                fresh._metadata = self.rebuild(metadata)
+            return fresh
+        if kind is _Array:
             return node.array
-        if isinstance(node, _History):
+        if kind is _History:
             if self._make_history is None:
                 return None
-            parts = vars(node)
-            log, counts = (
-                self.rebuild(parts[name]) for name in ("_log_history", "_count_history")
+            log, counts = self.rebuild(node.log), self.rebuild(node.counts)
+            return self._make_history(log, counts, node.max_length)
+        raise CheckpointError(f"it holds an object of the kind {kind.__name__}")
+
+    def _checked(self, tensor: Tensor) -> Tensor:
+        """The tensor, if it is a plain one that the file has the numbers of."""
+        vars(tensor).clear()  # a file can give it any attributes
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            raise CheckpointError(f"it holds a tensor of the kind {tensor.layout}")
+        storage = tensor.untyped_storage()
+        self._storages[storage.data_ptr()] = storage.nbytes()
+        expanded = tensor.numel() * tensor.element_size() > storage.nbytes()
+        if expanded or sum(self._storages.values()) > self._size:
+            raise CheckpointError(
+                f"a tensor of shape {tuple(tensor.shape)} has more numbers than the "
+                "file"
             )
-            return self._make_history(log, counts, int(parts["max_length"]))
-        if isinstance(node, dict):
-            # In place: an OrderedDict of modules carries its _metadata along.
-            for key, value in list(node.items()):
-                node[key] = self.rebuild(value)
-            return node
-        if isinstance(node, list):
-            node[:] = [self.rebuild(value) for value in node]
-            return node
-        if type(node) is tuple:
-            return tuple(self.rebuild(value) for value in node)
-        return node
-
-
-def _checked(tensor: Tensor) -> Tensor:
-    """The tensor, if it is a plain one that the file has the numbers of."""
-    plain = tensor.layout is torch.strided and not tensor.is_meta
-    if not plain or type(tensor) not in (Tensor, torch.nn.Parameter):
-        raise CheckpointError(f"it holds a tensor of the kind {type(tensor).__name__}")
-    claimed = tensor.numel() * tensor.element_size()
-    if claimed > tensor.untyped_storage().nbytes():
-        raise CheckpointError(
-            f"a tensor of shape {tuple(tensor.shape)} has more numbers than the file"
-        )
-    return tensor
+        return tensor

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import pickletools
 import struct
 import tarfile
 import zipfile
@@ -103,6 +104,41 @@ def expanded() -> bytes:
     return saved({"weight": torch.zeros(1).expand(2**20, 2**20)})
 
 
+def text(words: str) -> bytes:
+    encoded = words.encode()
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def hidden_config() -> bytes:
+    """A dict whose get() lies about the text that MMEngine would execute."""
+    config = text("config") + text(f"open({MARK!r}, 'w')")
+    meta = b"}(" + text("epoch") + b"K\x01" + text("iter") + b"K\x01" + config + b"u"
+    content = b"\x80\x02ccollections\nOrderedDict\n)R("
+    content += text("meta") + meta + text("state_dict") + b"}" + text("message_hub")
+    return instead(content + b"}u}" + text("get") + b"c_codecs\nencode\nsb.")
+
+
+def changed_class() -> bytes:
+    """A HistoryBuffer whose state makes an array of it, with anything inside."""
+    state = b"}}" + text("__class__") + b"cnumpy\nndarray\ns\x86b."
+    history = b"cmmengine.logging.history_buffer\nHistoryBuffer\n"
+    return instead(b"\x80\x02" + history + b")\x81" + state)
+
+
+def empty_storage() -> bytes:
+    """The old format, with a storage of half a gigabyte and not a number in it."""
+    file = io.BytesIO()
+    torch.save({"weight": torch.zeros(7)}, file, _use_new_zipfile_serialization=False)
+    parts, stream = [], io.BytesIO(file.getvalue())
+    while len(parts) < 5:  # magic, protocol, system, content, keys of storages
+        begin = stream.tell()
+        for _ in pickletools.genops(stream):
+            pass
+        parts.append(stream.getvalue()[begin : stream.tell()])
+    parts[3] = parts[3].replace(b"K\x07", b"J" + struct.pack("<i", 2**27))
+    return b"".join(parts[:4]) + pickled([])
+
+
 def climbing_tar() -> bytes:
     """The oldest format of torch, an archive whose member would leave its folder."""
     file = io.BytesIO()
@@ -136,6 +172,9 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "calls numpy.load": lambda: instead(call("numpy.load", "other.npy", None, True)),
     "array of pointers": numbers_of_objects,
     "a whole module": lambda: saved({"model": torch.nn.Linear(1, 1)}),
+    "dict that hides a config": hidden_config,
+    "buffer that changes its class": changed_class,
+    "old format, storage without numbers": empty_storage,
     "zip bomb": bomb,
     "tensor that is larger than its file": expanded,
     "tar with a path that climbs": climbing_tar,

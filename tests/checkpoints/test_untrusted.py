@@ -37,6 +37,12 @@ def test_a_malicious_file_is_refused_and_leaves_nothing(attack):
     assert os.listdir() == ["weights.pth"]
 
 
+def test_a_dict_cannot_hide_what_it_holds():
+    found = read_torch(write(ATTACKS["dict that hides a config"]()))
+    assert vars(found) == {}
+    assert "config" in found.get("meta")
+
+
 @pytest.mark.parametrize(
     "attack", [name for name in ATTACKS if "os.system" in name and "bare" not in name]
 )
