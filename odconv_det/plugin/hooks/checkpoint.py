@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,46 +61,82 @@ class SafeCheckpointHook(CheckpointHook):
             )
         self.backend_args = dict(backend=WHOLE_FILES)
         self._earlier_bests: dict[str, str] = {}
+        self._writer: str | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Remember which process wrote the checkpoint that is resumed."""
+        if runner._resume:
+            self._writer = checkpoint["meta"].get("experiment_name")
 
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and finish what a killed run had begun."""
-        super().before_train(runner)
         info = runner.message_hub.runtime_info
+        kept = info.pop("keep_ckpt_ids", [])
+        super().before_train(runner)  # which would remove what a file tells it to
         if is_main_process():
             for path in Path(self.out_dir).glob(".*.part"):
                 if _LEFT_OVER.fullmatch(path.name):
                     path.unlink(missing_ok=True)
-            self._remove(info.get(_SUPERFLUOUS, ()))
-        for key in [key for key in info if key.startswith("best_ckpt")]:
-            path = self._here(info[key])  # wherever the run's folder was before
-            info[key] = str(path)
-            if not path.is_file():
-                print_log(f"the best checkpoint {path} is gone", "current")
-                del info[key]
-                info.pop(key.replace("best_ckpt", "best_score", 1), None)
-        if runner.iter > 0 and self.save_best is not None:
+        # A run that goes on from another folder has no say about the files of this one.
+        here = runner.iter > 0 and self._is_here(runner._load_from)
+        if here:
+            self._take_over(runner, [step for step in kept if isinstance(step, int)])
+        self._find_bests(info, forget=here)
+        if here and self.save_best is not None:
             self._adopt_bests(runner)
         self._set_bests({key: info.get(key) for key in self._bests()})
+
+    def _is_here(self, resumed: str | None) -> bool:
+        """Whether the resumed checkpoint, by default the latest one, is of this run."""
+        return resumed is None or Path(resumed).absolute().parent == Path(self.out_dir)
+
+    def _take_over(self, runner: Runner, kept: list[int]) -> None:
+        info = runner.message_hub.runtime_info
+        self.last_ckpt = info.get("last_ckpt")
+        superfluous = list(info.get(_SUPERFLUOUS, ()))
+        if self.max_keep_ckpts > 0:
+            superfluous += map(self.filename_tmpl.format, kept[: -self.max_keep_ckpts])
+            self.keep_ckpt_ids.extend(kept)
+        if is_main_process():
+            self._remove(superfluous)
+
+    def _find_bests(self, info: dict[str, Any], forget: bool) -> None:
+        """The best checkpoints, wherever the run's folder was before.
+
+        One that was removed is forgotten, so that the next one is the best; with one
+        that is elsewhere the next ones have to compare.
+        """
+        for key in [key for key in info if key.startswith("best_ckpt")]:
+            path = self._here(str(info[key]))
+            info[key] = str(path)
+            if not path.is_file():
+                print_log(f"the best checkpoint {path} is not there", "current")
+                del info[key]
+                if forget:
+                    info.pop(key.replace("best_ckpt", "best_score", 1), None)
 
     def _adopt_bests(self, runner: Runner) -> None:
         """Finish what a killed run wrote last: a best checkpoint that no other knows.
 
-        It is of the step that is resumed; the evaluation behind it is not repeated.
+        The process that wrote it wrote the resumed one too; the evaluation behind it is
+        not repeated.
         """
         info = runner.message_hub.runtime_info
         step = runner.epoch if self.by_epoch else runner.iter
         found = Path(self.out_dir).glob(f"best_*_{self.filename_tmpl.format(step)}")
         named = [path for key, path in info.items() if key.startswith("best_ckpt")]
-        new = {str(path) for path in found} - set(named)
-        if not new:
-            return
-        self._earlier_bests = {k: path for k, path in self._bests().items() if path}
-        for path in sorted(new, key=os.path.getmtime):
-            known = load_checkpoint(path)["message_hub"]["runtime_info"]
-            for key in [key for key in known if key.startswith("best_")]:
-                runner.message_hub.update_info(key, known[key])
-        meta = dict(epoch=runner.epoch, iter=runner.iter)
-        self._save_checkpoint_with_step(runner, step, meta)
+        self._earlier_bests = {key: info[key] for key in self._bests() if key in info}
+        adopted = False
+        for path in sorted({str(path) for path in found} - set(named)):
+            content = load_checkpoint(path)
+            if content["meta"].get("experiment_name") == self._writer:
+                known = content["message_hub"]["runtime_info"]
+                for key in [key for key in known if key.startswith("best_")]:
+                    runner.message_hub.update_info(key, known[key])
+                adopted = True
+        if adopted:
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
         self._earlier_bests = {}
 
     def _save_checkpoint_with_step(
@@ -167,8 +204,12 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _remove(self, paths: Iterable[str]) -> None:
         # A resumed checkpoint may come from anywhere: it has no say beyond these files.
-        for path in map(self._here, paths):
-            if path.suffix == Path(self.filename_tmpl).suffix:
+        for path in map(self._here, map(str, paths)):
+            if path.suffix != Path(self.filename_tmpl).suffix:
+                continue
+            if path.is_dir():  # as DeepSpeed writes them
+                shutil.rmtree(path)
+            else:
                 path.unlink(missing_ok=True)
 
     def _here(self, path: str) -> Path:

@@ -13,6 +13,8 @@ from mmengine.registry import HOOKS
 from odconv_det.checkpoints import CheckpointError, read_torch
 from odconv_det.plugin.hooks import SafeCheckpointHook
 
+_runs = iter(range(10**6))
+
 
 class Runner:
     """As much of a runner as the hook touches; each epoch has another weight."""
@@ -22,11 +24,12 @@ class Runner:
         self.logger = SimpleNamespace(info=lambda *_: None, warning=lambda *_: None)
         self.message_hub = hub
         self.epoch = self.iter = 0
-        self.events: list[str] = []
+        self._resume, self._load_from = False, None
+        self.experiment_name = f"run {next(_runs)}"
 
     def save_checkpoint(self, out_dir, filename, *, backend_args, meta, **_):
         content = {
-            "meta": meta,
+            "meta": dict(meta, experiment_name=self.experiment_name),
             "message_hub": self.message_hub.state_dict(),
             "state_dict": {"epoch": torch.tensor(self.epoch)},
         }
@@ -56,9 +59,6 @@ def events(monkeypatch, tmp_path):
     return seen
 
 
-_runs = iter(range(10**6))
-
-
 def start(folder, **options):
     """A hook at the beginning of training, and its runner."""
     hub = MessageHub.get_instance(f"checkpoints {next(_runs)}")
@@ -85,6 +85,8 @@ def resume(folder, path, **options):
     hook = SafeCheckpointHook(interval=1, **options)
     runner = Runner(folder, hub)
     runner.epoch, runner.iter = (content["meta"][key] for key in ("epoch", "iter"))
+    runner._resume, runner._load_from = True, str(path)
+    hook.after_load_checkpoint(runner, content)
     hook.before_train(runner)
     return hook, runner
 
@@ -207,6 +209,47 @@ def test_a_best_one_that_no_checkpoint_knows_is_adopted(tmp_path):
         info = read_torch(tmp_path / "epoch_1.pth")["message_hub"]["runtime_info"]
         assert info["best_score"] == 0.5
         assert info["best_ckpt"] == str(tmp_path / "best_mAP_epoch_1.pth")
+
+
+def test_a_best_one_of_another_run_is_not_adopted(tmp_path):
+    hook, runner = start(tmp_path, save_best="mAP")
+    epoch(hook, runner)
+    epoch(hook, runner, score=0.3)  # leaves best_mAP_epoch_2.pth
+    hook, runner = start(tmp_path, save_best="mAP")
+    epoch(hook, runner, score=0.9)
+    epoch(hook, runner, score=0.2)
+    hook, runner = resume(tmp_path, tmp_path / "epoch_2.pth", save_best="mAP")
+    assert runner.message_hub.get_info("best_score") == 0.9
+    assert "best_mAP_epoch_1.pth" in names(tmp_path)
+    epoch(hook, runner, score=0.5)
+    assert "best_mAP_epoch_1.pth" in names(tmp_path)
+
+
+def test_a_run_that_goes_on_in_another_folder_removes_nothing_there(tmp_path):
+    options = dict(save_best="mAP", max_keep_ckpts=1)
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        hook, runner = start(folder, **options)
+        epoch(hook, runner, score=0.9)
+        epoch(hook, runner, score=0.1)
+    before = names(new)
+    hook, runner = resume(new, old / "epoch_2.pth", **options)
+    assert names(new) == before
+    epoch(hook, runner, score=0.5)  # not better than the one in the old folder
+    assert "best_mAP_epoch_3.pth" not in names(new)
+
+
+def test_a_best_one_stays_until_a_checkpoint_knows_the_better_one(tmp_path, events):
+    hook, runner = start(tmp_path, save_best="mAP")
+    epoch(hook, runner, score=0.1)
+    hook, runner = resume(tmp_path, tmp_path / "epoch_1.pth", save_best="mAP")
+    del events[:]
+    runner.epoch, runner.iter = 2, 4  # an epoch without a checkpoint of its own
+    hook.after_val_epoch(runner, {"mAP": 0.2})
+    assert events == [
+        *("+best_mAP_epoch_2.pth", "+epoch_2.pth", "+last_checkpoint"),
+        "-best_mAP_epoch_1.pth",
+    ]
 
 
 def test_a_best_one_that_was_removed_by_hand_is_forgotten(tmp_path):
