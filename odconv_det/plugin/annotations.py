@@ -109,9 +109,9 @@ class CocoFile:
         left_out: Counter[str] = Counter()
         used = 0
         for annotation in self.annotations:
-            self._check_box(annotation, names)
             if annotation.get("ignore"):
                 continue
+            self._check_box(annotation, names)
             if annotation["image_id"] not in sizes:
                 left_out["of images that are not listed"] += 1
             elif _is_empty(annotation, sizes[annotation["image_id"]]):

@@ -137,10 +137,13 @@ def _check_place(cfg: Config, key: str) -> None:
                 )
             part = part[int(place)]
         elif isinstance(part, Mapping | Config | list | tuple):
-            known = map(str, part) if not isinstance(part, list | tuple) else ()
+            known = () if isinstance(part, list | tuple) else list(map(str, part))
+            meant = suggestion(place, known)
+            if "type" in part and not meant:
+                return  # an argument, of which its class says whether there is one
             raise ToolError(
                 f"--cfg-options {key}: there is no {place}"
-                f"{suggestion(place, known) or '; see the config for what there is'}"
+                f"{meant or '; see the config for what there is'}"
             )
         else:  # a value that becomes a section
             return

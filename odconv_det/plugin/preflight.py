@@ -104,11 +104,13 @@ def check_weights(cfg: Config) -> None:
                 "file) or train from scratch with init_cfg=None"
             )
             check_file(path, "ImageNet weights", advice)
-        elif _missing(os.path.expanduser(path)) and not _is_strict(part):
+        elif not _is_strict(part) and (
+            "://" in path or _missing(os.path.expanduser(path))
+        ):
             part.pop("pretrained", None)
             part["init_cfg"] = None
             if local_rank() == 0:
-                print_log(f"{path} is missing and not needed: starting from {start}")
+                print_log(f"{path} is not needed: starting from {start}")
 
 
 def _is_torn(path: str) -> bool:
@@ -163,13 +165,14 @@ def _dicts(node: object) -> Iterator[dict]:
 
 def _data_paths(section: object) -> Iterator[str]:
     for part in _dicts(section):
-        storage = part.get("backend_args") or {}
-        if storage.get("backend", "local") != "local":
+        storage = part.get("backend_args")
+        if isinstance(storage, dict) and storage.get("backend", "local") != "local":
             continue
         root = part.get("data_root") or ""
         prefixes = part.get("data_prefix") or {}
-        for path in (part.get("ann_file"), *prefixes.values()):
-            if path:
+        folders = prefixes.values() if isinstance(prefixes, dict) else [prefixes]
+        for path in (part.get("ann_file"), *folders):
+            if isinstance(path, str) and path:
                 yield os.path.join(root, path)
 
 

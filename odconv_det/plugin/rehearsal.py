@@ -7,6 +7,7 @@ annotation files.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,9 @@ def rehearse(cfg: Config, *modes: str) -> None:
             if dataset is None or "classes" not in dataset.metainfo:
                 continue
             classes = check_classes(dataset.metainfo)
-            _check_heads(detector, classes, place)
+            # Panoptic data have two kinds of classes, words may name any number.
+            if "stuff_classes" not in dataset.metainfo and not _reads_words(detector):
+                _check_heads(detector, classes, place)
             # One process of each machine is enough to read the files.
             if local_rank() == 0 and _reads_coco(dataset):
                 _check_files(dataset, classes, evaluators, files)
@@ -138,6 +141,10 @@ def _check_heads(detector: nn.Module, classes: Sequence[str], place: str) -> Non
             )
 
 
+def _reads_words(detector: nn.Module) -> bool:
+    return getattr(detector, "language_model", None) is not None
+
+
 def _leaves(part: object) -> Iterator[Mapping[str, Any]]:
     """The data sets inside wrappers, which may nest."""
     if isinstance(part, list | tuple):
@@ -154,8 +161,15 @@ def _leaves(part: object) -> Iterator[Mapping[str, Any]]:
 def _build_dataset(part: Mapping[str, Any]) -> BaseDataset | None:
     """Without its annotations; ``None`` for a kind that cannot do that."""
     cls = registered(part.get("type"), DATASETS)
-    known = cls is None or (isinstance(cls, type) and issubclass(cls, BaseDataset))
-    return DATASETS.build({**part, "lazy_init": True}) if known else None
+    if cls is None:
+        return DATASETS.build(dict(part))  # which says what there is
+    if not (isinstance(cls, type) and issubclass(cls, BaseDataset)):
+        return None
+    words = inspect.signature(cls).parameters
+    passes_on = any(word.kind is word.VAR_KEYWORD for word in words.values())
+    if not passes_on and "lazy_init" not in words:
+        return None
+    return DATASETS.build({**part, "lazy_init": True})
 
 
 def _reads_coco(dataset: BaseDataset) -> bool:
@@ -189,7 +203,8 @@ def _check_files(
     )
     used = own.check_boxes(classes, masks=masks)
     own.check_images((dataset.data_prefix or {}).get("img", ""))
-    if not used and not dataset.test_mode:
+    keeps_empty = not (dataset.filter_cfg or {}).get("filter_empty_gt", False)
+    if not used and not dataset.test_mode and not keeps_empty:
         raise ToolError(
             f"{own.path} has no boxes to learn from: give a file with annotations"
         )

@@ -74,7 +74,7 @@ param_scheduler = [dict(type="LinearLR")]
     [
         ({"modle.backbone.depth": 18}, r"no modle; did you mean model\?"),
         ({"model.backbon.depth": 18}, r"no backbon; did you mean backbone\?"),
-        ({"param_scheduler.1.end": 5}, "there are 1 of them"),
+        ({"param_scheduler.1.end": 5}, "the list has 1 items"),
         ({"lod_from": "a.pth"}, r"no lod_from; did you mean load_from\?"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -89,6 +89,7 @@ def test_an_option_may_add_an_argument_a_section_of_a_part_or_one_of_the_run(tmp
     (tmp_path / "plain.py").write_text(CONFIG)
     options = {
         "model.backbone.kernel_num": 4,
+        "model.backbone.plugins.cfg.type": "ContextBlock",
         "model.backbone.init_cfg": dict(type="Kaiming", _delete_=True),
         "param_scheduler.0.end": 5,
         "load_from": "a.pth",
@@ -96,6 +97,7 @@ def test_an_option_may_add_an_argument_a_section_of_a_part_or_one_of_the_run(tmp
     }
     cfg = cli.load_config(arguments(config="plain.py", cfg_options=options))
     assert cfg.model.backbone.kernel_num == 4
+    assert cfg.model.backbone.plugins.cfg.type == "ContextBlock"
     assert cfg.model.backbone.init_cfg.type == "Kaiming"
     assert cfg.param_scheduler[0].end == 5
     assert (cfg.load_from, cfg.randomness.seed) == ("a.pth", 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -33,7 +34,11 @@ class BatchSizeHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember what the run had that goes on."""
         if runner._resume:
-            self._before = checkpoint.get("meta", {}).get(_KEY)
+            before = checkpoint["meta"].get(_KEY)
+            if isinstance(before, dict) and {"processes", "images", "suited"} <= set(
+                before
+            ):
+                self._before = before
 
     def before_train(self, runner: Runner) -> None:
         """Compare, and scale the learning rates or warn."""
@@ -74,7 +79,7 @@ class BatchSizeHook(Hook):
 
 def _processes_and_images(runner: Runner) -> dict[str, int]:
     """How many processes there are, and images in an iteration of each."""
-    images = runner.cfg.train_dataloader.get("batch_size", 1)
+    images = getattr(runner.train_dataloader, "batch_size", None) or 1
     return dict(processes=runner.world_size, images=images)
 
 
@@ -85,6 +90,9 @@ def _spell(entry: dict[str, int]) -> str:
 
 def _scale(runner: Runner, factor: float) -> None:
     """Multiply the learning rates, and what their schedules start from."""
+    if isinstance(runner.optim_wrapper, OptimWrapperDict):
+        print_log("learning rates of several optimizers are not scaled", "current")
+        return
     for group in runner.optim_wrapper.param_groups:
         for key in ("lr", "initial_lr"):
             if key in group:

@@ -88,7 +88,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _is_here(self, resumed: str | None) -> bool:
         """Whether the resumed checkpoint, by default the latest one, is of this run."""
-        return resumed is None or Path(resumed).absolute().parent == Path(self.out_dir)
+        if resumed is None:
+            return True
+        return Path(resumed).absolute().parent == Path(self.out_dir).absolute()
 
     def _take_over(self, runner: Runner, kept: list[int]) -> None:
         info = runner.message_hub.runtime_info

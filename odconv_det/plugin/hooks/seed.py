@@ -46,7 +46,7 @@ class EpochSeedHook(Hook):
         """Seed this process, and the worker processes that it starts."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             return
-        # Rank and epoch at their own distances: no two streams of a run meet.
+        # Rank and epoch at their own distances, so that their streams do not meet.
         seed = (runner.seed + 10_007 * get_rank() + 1_000_003 * runner.epoch) % 2**32
         random.seed(seed)
         np.random.seed(seed)
