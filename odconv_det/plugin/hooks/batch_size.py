@@ -34,7 +34,7 @@ class BatchSizeHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember what the run had that goes on."""
         if runner._resume:
-            before = checkpoint["meta"].get(_KEY)
+            before = checkpoint.get("meta", {}).get(_KEY)
             if isinstance(before, dict) and {"processes", "images", "suited"} <= set(
                 before
             ):
@@ -79,7 +79,8 @@ class BatchSizeHook(Hook):
 
 def _processes_and_images(runner: Runner) -> dict[str, int]:
     """How many processes there are, and images in an iteration of each."""
-    images = getattr(runner.train_dataloader, "batch_size", None) or 1
+    loader = runner.cfg.get("train_dataloader")
+    images = loader.get("batch_size", 1) if isinstance(loader, dict) else 1
     return dict(processes=runner.world_size, images=images)
 
 

@@ -99,6 +99,8 @@ class SafeCheckpointHook(CheckpointHook):
         if self.max_keep_ckpts > 0:
             superfluous += map(self.filename_tmpl.format, kept[: -self.max_keep_ckpts])
             self.keep_ckpt_ids.extend(kept)
+            ids = list(self.keep_ckpt_ids)
+            runner.message_hub.update_info("keep_ckpt_ids", ids)
         if is_main_process():
             self._remove(superfluous)
 

@@ -199,14 +199,16 @@ def test_killed_at_any_step_a_run_finds_whole_files_and_cleans_up(
 
 
 def test_a_best_one_that_no_checkpoint_knows_is_adopted(tmp_path):
-    hook, runner = start(tmp_path, save_best="mAP")
+    options = dict(save_best="mAP", max_keep_ckpts=3)
+    hook, runner = start(tmp_path, **options)
     epoch(hook, runner)
     before = (tmp_path / "epoch_1.pth").read_bytes()
     hook.after_val_epoch(runner, {"mAP": 0.5})
     (tmp_path / "epoch_1.pth").write_bytes(before)  # killed before it was told
     for _ in range(2):
-        resume(tmp_path, tmp_path / "epoch_1.pth", save_best="mAP")
+        resume(tmp_path, tmp_path / "epoch_1.pth", **options)
         info = read_torch(tmp_path / "epoch_1.pth")["message_hub"]["runtime_info"]
+        assert info["keep_ckpt_ids"] == [1]
         assert info["best_score"] == 0.5
         assert info["best_ckpt"] == str(tmp_path / "best_mAP_epoch_1.pth")
 
