@@ -203,7 +203,8 @@ def _check_files(
     )
     used = own.check_boxes(classes, masks=masks)
     own.check_images((dataset.data_prefix or {}).get("img", ""))
-    keeps_empty = not (dataset.filter_cfg or {}).get("filter_empty_gt", False)
+    # Said explicitly of images without labels, as semi-supervised configs do.
+    keeps_empty = not (dataset.filter_cfg or {}).get("filter_empty_gt", True)
     if not used and not dataset.test_mode and not keeps_empty:
         raise ToolError(
             f"{own.path} has no boxes to learn from: give a file with annotations"
