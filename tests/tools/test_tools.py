@@ -4,7 +4,6 @@ import os
 import pickle
 import re
 import runpy
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 from mmdet.models.backbones import MobileNetV2
 
+from tests.distributed.conftest import free_port
 from tests.tiny_coco import TINY_RUN, as_cfg_options, write_tiny_coco
 
 ROOT = Path(__file__).parents[2]
@@ -56,12 +56,6 @@ def options(*changes: dict) -> list[str]:
     for change in changes:
         settings.update(change)
     return ["--cfg-options", *as_cfg_options(settings)]
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def steps(checkpoint: Path) -> tuple[int, int]:
