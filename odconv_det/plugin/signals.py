@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from odconv_det.plugin.errors import local_rank
 
@@ -22,9 +23,10 @@ def end_when_stopped(advice: str) -> Iterator[None]:
     """End orderly on Ctrl-C and SIGTERM, with ``interrupted: ADVICE`` for a traceback.
 
     The exit status is 128 and the signal's number, as shells have it. Worker processes
-    forked within leave Ctrl-C, which reaches them too, to this process. A signal that
-    is ignored, as shells have it for jobs in the background, stays so. Where SIGTERM is
-    handled already, by whoever runs a tool in its own process, nothing is done.
+    forked within leave Ctrl-C, which reaches them too, to this process, and say nothing
+    when it is gone before they are. A signal that is ignored, as shells have it for
+    jobs in the background, stays so. Where SIGTERM is handled already, by whoever runs
+    a tool in its own process, nothing is done.
 
     To be used in the main thread.
 
@@ -47,6 +49,13 @@ def end_when_stopped(advice: str) -> Iterator[None]:
         # A kind of exception that nobody on the way takes for an error to go on after.
         raise KeyboardInterrupt
 
+    def report(kind: type[BaseException], *error: Any) -> None:
+        # A thread of a worker hands over its tensors and may still wait for this
+        # process to take one.
+        if os.getpid() == process or not issubclass(kind, (ConnectionError, EOFError)):
+            usual(kind, *error)
+
+    usual, sys.excepthook = sys.excepthook, report
     before = {number: signal.getsignal(number) for number in WORDS}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:
@@ -63,6 +72,7 @@ def end_when_stopped(advice: str) -> Iterator[None]:
             print(line, file=sys.stderr, flush=True)
         raise SystemExit(128 + received[0]) from None
     finally:
+        sys.excepthook = usual
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -1,7 +1,11 @@
 """A stop from outside is one line and the exit status that shells expect."""
 
+import multiprocessing
 import os
 import signal
+import socket
+import sys
+from multiprocessing.resource_sharer import DupFd
 
 import pytest
 
@@ -100,3 +104,51 @@ def test_a_forked_worker_leaves_ctrl_c_to_its_parent(number, status):
             os._exit(7)
         _, ended = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(ended) == status
+
+
+def offer(pipe):
+    """Offer a file to whoever asks, as a data loader's worker does with its tensors."""
+    pipe.send(DupFd(0))
+    pipe.recv()
+
+
+def leave_in_the_middle():
+    """Start a worker and turn to it for a file twice, the first time in vain."""
+    context = multiprocessing.get_context("fork")
+    ours, its = context.Pipe()
+    worker = context.Process(target=offer, args=(its,), daemon=True)
+    worker.start()
+    offered = ours.recv()
+    address, _ = offered._id
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+    os.close(offered.detach())  # after it has dealt with the first one
+    worker.kill()
+    worker.join()
+
+
+def test_a_worker_that_its_parent_leaves_is_quiet(capfd):
+    with end_when_stopped("go on"):
+        leave_in_the_middle()
+    assert capfd.readouterr().err == ""
+
+
+def test_it_would_not_be_quiet_otherwise(capfd):
+    leave_in_the_middle()
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_other_errors_of_a_worker_are_reported(capfd):
+    with end_when_stopped("go on"):
+        child = os.fork()
+        if not child:
+            sys.excepthook(ValueError, ValueError("a bug"), None)
+            os._exit(0)
+        os.waitpid(child, 0)
+    assert "ValueError: a bug" in capfd.readouterr().err
+
+
+def test_a_broken_connection_of_the_process_itself_is_reported(capfd):
+    with end_when_stopped("go on"):
+        sys.excepthook(EOFError, EOFError("its own"), None)
+    assert "EOFError: its own" in capfd.readouterr().err
