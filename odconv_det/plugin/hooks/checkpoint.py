@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
@@ -143,6 +144,20 @@ class SafeCheckpointHook(CheckpointHook):
             self._save_checkpoint_with_step(runner, step, meta)
         self._earlier_bests = {}
 
+    def before_save_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Leave out the functions of schedulers, which no reader of data admits.
+
+        ``OneCycleLR`` keeps one. A resumed scheduler has its own from the config.
+        """
+        schedulers = checkpoint.get("param_schedulers", [])
+        if isinstance(schedulers, dict):  # of several optimizers
+            schedulers = [one for several in schedulers.values() for one in several]
+        for state in schedulers:
+            for key in [key for key in state if inspect.isroutine(state[key])]:
+                del state[key]
+
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict[str, Any]
     ) -> None:
@@ -207,14 +222,22 @@ class SafeCheckpointHook(CheckpointHook):
             }
 
     def _remove(self, paths: Iterable[str]) -> None:
-        # A resumed checkpoint may come from anywhere: it has no say beyond these files.
         for path in map(self._here, map(str, paths)):
-            if path.suffix != Path(self.filename_tmpl).suffix:
+            if not self._is_checkpoint(path.name):
                 continue
             if path.is_dir():  # as DeepSpeed writes them
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+    def _is_checkpoint(self, name: str) -> bool:
+        """Whether this hook may have given a file this name.
+
+        A resumed checkpoint may come from anywhere, and has no say beyond these.
+        """
+        around = re.split(r"\{.*?\}", self.filename_tmpl)
+        own = r"\d+".join(map(re.escape, around))
+        return re.fullmatch(f"(best_.+_)?{own}", name) is not None
 
     def _here(self, path: str) -> Path:
         """The file of this name in the folder of checkpoints."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.fileio import get_file_backend
 from mmengine.logging import MessageHub
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 from odconv_det.checkpoints import CheckpointError, read_torch
 from odconv_det.plugin.hooks import SafeCheckpointHook
@@ -230,11 +230,14 @@ def test_a_best_one_of_another_run_is_not_adopted(tmp_path):
 def test_a_run_that_goes_on_in_another_folder_removes_nothing_there(tmp_path):
     options = dict(save_best="mAP", max_keep_ckpts=1)
     old, new = tmp_path / "old", tmp_path / "new"
-    for folder in (old, new):
-        hook, runner = start(folder, **options)
-        epoch(hook, runner, score=0.9)
-        epoch(hook, runner, score=0.1)
+    hook, runner = start(old, **options)
+    epoch(hook, runner, score=0.9)
+    epoch(hook, runner, score=0.1)
+    hook, runner = start(new, save_best="mAP")
+    epoch(hook, runner, score=0.9)  # the old run has removed its own of this name
+    epoch(hook, runner, score=0.1)
     before = names(new)
+    assert "epoch_1.pth" in before
     hook, runner = resume(new, old / "epoch_2.pth", **options)
     assert names(new) == before
     epoch(hook, runner, score=0.5)  # not better than the one in the old folder
@@ -291,14 +294,93 @@ def test_a_resumed_checkpoint_has_files_removed_here_only(tmp_path):
     assert "notes.txt" in names(folder)
 
 
+@pytest.mark.parametrize("template", ["epoch_{}", "epoch_{}.pth"])
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "/", "notes", "epoch_1", "epoch_1.pth", "best_mAP_epoch_1"]
+)
+def test_nothing_but_checkpoints_is_removed(tmp_path, template, name):
+    folder = tmp_path / "run"
+    (folder / "notes").mkdir(parents=True)
+    options = dict(filename_tmpl=template, max_keep_ckpts=1)
+    hook, runner = start(folder, **options)
+    runner.message_hub.update_info("superfluous_ckpts", [name])
+    runner.save_checkpoint(
+        str(folder),
+        template.format(1),
+        backend_args=hook.backend_args,
+        meta=dict(epoch=1, iter=2),
+    )
+    own = name.removeprefix("best_mAP_") == template.format(1)
+    if name.startswith("best"):
+        (folder / name).write_text("best")
+    before = set(names(folder))
+    resume(folder, folder / template.format(1), **options)
+    assert before - set(names(folder)) == ({name} if own else set())
+
+
+SCHEDULERS = {
+    "ConstantLR": dict(factor=0.5, end=3),
+    "CosineAnnealingLR": dict(T_max=9),
+    "CosineRestartLR": dict(periods=[3, 6], restart_weights=[1, 0.5], eta_min=0),
+    "ExponentialLR": dict(gamma=0.9),
+    "LinearLR": dict(start_factor=0.1, end=5),
+    "MultiStepLR": dict(milestones=[2, 4]),
+    "OneCycleLR": dict(eta_max=1.0, total_steps=9),
+    "PolyLR": dict(end=9),
+    "ReduceOnPlateauLR": dict(monitor="loss", patience=1),
+    "StepLR": dict(step_size=2),
+}
+
+
+def test_every_schedule_is_listed():
+    known = {name for name in PARAM_SCHEDULERS.module_dict if name.endswith("LR")}
+    assert known == set(SCHEDULERS)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+def test_every_schedule_goes_on_from_its_file(tmp_path, name, several):
+    """Also one that keeps a function, which could not be read as data."""
+
+    def build():
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        settings = dict(SCHEDULERS[name], type=name, optimizer=optimizer)
+        return optimizer, PARAM_SCHEDULERS.build(settings)
+
+    words = [{"loss": 1.0}] if "Plateau" in name else []
+
+    def steps(optimizer, schedule):
+        for _ in range(3):
+            optimizer.step()
+            schedule.step(*words)
+            yield optimizer.param_groups[0]["lr"]
+
+    first = build()
+    assert list(steps(*first))
+    states = [first[1].state_dict()]
+    content = dict(param_schedulers=dict(one=states) if several else states)
+    hook, runner = start(tmp_path)
+    hook.before_save_checkpoint(runner, content)
+    torch.save(dict(content, optimizer=first[0].state_dict()), tmp_path / "saved.pth")
+    content = read_torch(tmp_path / "saved.pth")
+    states = content["param_schedulers"]
+    second = build()
+    second[0].load_state_dict(content["optimizer"])
+    second[1].load_state_dict((states["one"] if several else states)[0])
+    assert list(steps(*second)) == list(steps(*first))
+
+
 def test_a_run_whose_folder_was_moved_keeps_its_best_one(tmp_path):
     hook, runner = start(tmp_path / "old", save_best="mAP")
     epoch(hook, runner, score=0.5)
+    epoch(hook, runner, score=0.4)
     (tmp_path / "old").rename(tmp_path / "new")
     new = tmp_path / "new"
-    hook, runner = resume(new, new / "epoch_1.pth", save_best="mAP")
+    hook, runner = resume(new, new / "epoch_2.pth", save_best="mAP")
+    epoch(hook, runner, score=0.45)
+    assert [name for name in names(new) if "best" in name] == ["best_mAP_epoch_1.pth"]
     epoch(hook, runner, score=0.6)
-    assert [name for name in names(new) if "best" in name] == ["best_mAP_epoch_2.pth"]
+    assert [name for name in names(new) if "best" in name] == ["best_mAP_epoch_4.pth"]
 
 
 def test_files_of_others_stay(tmp_path):
@@ -340,7 +422,11 @@ def test_checkpoints_may_lie_elsewhere(tmp_path):
 
 @pytest.mark.parametrize(
     "option",
-    [dict(backend_args=dict(backend="petrel")), dict(out_dir="s3://bucket/run")],
+    [
+        dict(backend_args=dict(backend="petrel")),
+        dict(file_client_args=dict(backend="petrel")),
+        dict(out_dir="s3://bucket/run"),
+    ],
 )
 def test_other_storage_is_refused(option):
     with pytest.raises(ValueError, match="local disk.*CheckpointHook"):
