@@ -75,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and apply --launcher, --cfg-options and --work-dir to it."""
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if args.launcher == "pytorch":  # the others say it in variables of their own
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = read_config(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options:

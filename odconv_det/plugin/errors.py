@@ -22,7 +22,7 @@ class ToolError(Exception):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a person's error and a full disk into `error: ...` and exit status 2.
+    """Turn a person's error and one of the disk into `error: ...` and exit status 2.
 
     In Python's development mode (`python -X dev`, or PYTHONDEVMODE=1 for the processes
     of a launcher) the traceback stands in front of the line.
@@ -30,11 +30,9 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ToolError, CheckpointError, OSError) as error:
-        line = str(error)
-        if isinstance(error, OSError):
-            if error.errno not in _NO_ROOM:
-                raise
-            line = f"{error.strerror}: make room, and go on with --resume"
+        line = _spell(error) if isinstance(error, OSError) else str(error)
+        if line is None:
+            raise
         # The processes of one machine fail together. The first one reports; launchers
         # end the others as soon as it is gone, well within these seconds.
         if local_rank() > 0:
@@ -45,7 +43,19 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+def _spell(error: OSError) -> str | None:
+    """What a person can do about it; ``None`` if it is about no disk and no file."""
+    if error.errno in _NO_ROOM:
+        return f"{error.strerror}: make room, and go on with --resume"
+    if error.filename is None:
+        return None
+    return (
+        f"{error.filename} cannot be used ({error.strerror}): see that it is there and "
+        "yours to read or write, or name another"
+    )
+
+
 def local_rank() -> int:
     """Number of this process on its machine, whatever started it."""
     names = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
-    return int(next((os.environ[name] for name in names if name in os.environ), 0))
+    return int(next((os.environ[name] for name in names if os.environ.get(name)), 0))

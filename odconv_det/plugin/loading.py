@@ -8,7 +8,6 @@ the process: ``load_from``, ``--resume``, ``init_cfg`` of any part, ``DetInferen
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from odconv_det.checkpoints import (
     read_torch,
 )
 from odconv_det.checkpoints.zoo import SCHEME
+from odconv_det.plugin.errors import local_rank
 
 __all__ = ["MMENGINE_SCHEMES", "load_checkpoint", "locate_once"]
 
@@ -70,9 +70,8 @@ def locate_once(address: str) -> Path:
     """:func:`odconv_det.checkpoints.locate`; one process of each machine downloads."""
     if not (is_distributed() and is_remote(address)):
         return locate(address)
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
     try:
-        if first:
+        if local_rank() == 0:
             return locate(address)
     finally:
         barrier()

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from odconv_det.plugin import cli
-from odconv_det.plugin.errors import ToolError
+from odconv_det.plugin.errors import ToolError, local_rank
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,32 @@ def test_options_of_the_command_line_override_the_config(tmp_path):
     options = {"train_cfg.max_epochs": 1}
     cfg = cli.load_config(arguments(config="plain.py", cfg_options=options))
     assert cfg.train_cfg == dict(max_epochs=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    "launcher, variable",
+    [
+        ("pytorch", "LOCAL_RANK"),
+        ("slurm", "SLURM_LOCALID"),
+        ("mpi", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ],
+)
+def test_a_process_knows_its_number_whatever_started_it(
+    tmp_path, monkeypatch, launcher, variable
+):
+    (tmp_path / "plain.py").write_text("seed = 0\n")
+    monkeypatch.delenv("LOCAL_RANK")
+    monkeypatch.setenv(variable, "3")
+    cli.load_config(arguments(config="plain.py", launcher=launcher))
+    assert local_rank() == 3
+
+
+def test_a_launcher_may_pass_the_number_as_a_flag(tmp_path, monkeypatch):
+    (tmp_path / "plain.py").write_text("seed = 0\n")
+    monkeypatch.delenv("LOCAL_RANK")
+    words = arguments(config="plain.py", launcher="pytorch", local_rank=2)
+    cli.load_config(words)
+    assert local_rank() == 2
 
 
 @pytest.mark.parametrize("launcher", ["slurm", "mpi"])
