@@ -11,6 +11,7 @@ import socket
 import sys
 from pathlib import Path
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
@@ -60,6 +61,8 @@ def main() -> int:
         run(parse_args([*arguments, *command]))
     except ChildFailedError as error:
         return report(error)
+    except SignalException as stop:  # which the processes got as well, and answered
+        return 128 + stop.sigval
     return 0
 
 

@@ -45,7 +45,7 @@ def end_when_stopped(advice: str) -> Iterator[None]:
         received.append(number)
         # Workers may be stopped as well, and their loader's complaint would come in
         # the middle of what is done here.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, _nothing)
         # A kind of exception that nobody on the way takes for an error to go on after.
         raise KeyboardInterrupt
 
@@ -66,7 +66,7 @@ def end_when_stopped(advice: str) -> Iterator[None]:
         if not received:
             raise
         # Launchers pass on what the terminal has sent already.
-        before = dict.fromkeys(WORDS, signal.SIG_IGN)
+        before = dict.fromkeys(WORDS, _nothing)
         if local_rank() == 0:
             line = f"{WORDS[received[0]]}: {advice}"
             print(line, file=sys.stderr, flush=True)
@@ -75,6 +75,13 @@ def end_when_stopped(advice: str) -> Iterator[None]:
         sys.excepthook = usual
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Handle a signal by doing nothing.
+
+    Python complains of one that is on its way when SIG_DFL or SIG_IGN is set.
+    """
 
 
 def _stop_worker(number: int) -> None:
