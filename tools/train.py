@@ -10,6 +10,7 @@ from odconv_det.plugin.building import config_errors
 from odconv_det.plugin.errors import ToolError, one_line_errors
 from odconv_det.plugin.hooks import CheckFitHook
 from odconv_det.plugin.images import image_errors
+from odconv_det.plugin.loading import resume_errors
 from odconv_det.plugin.rehearsal import rehearse
 from odconv_det.plugin.signals import end_when_stopped
 
@@ -70,7 +71,8 @@ def main() -> None:
         with config_errors(cfg), image_errors():
             runner = cli.build_runner(cfg)
             runner.register_hook(CheckFitHook(start=True))
-            runner.train()
+            with resume_errors():
+                runner.train()
         cli.leave_process_group()
 
 

@@ -8,14 +8,20 @@ the process: ``load_from``, ``--resume``, ``init_cfg`` of any part, ``DetInferen
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import barrier, is_distributed
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
 
 from odconv_det.checkpoints import (
+    CheckpointError,
     from_release,
     is_remote,
     locate,
@@ -25,7 +31,7 @@ from odconv_det.checkpoints import (
 from odconv_det.checkpoints.zoo import SCHEME
 from odconv_det.plugin.errors import local_rank
 
-__all__ = ["MMENGINE_SCHEMES", "load_checkpoint", "locate_once"]
+__all__ = ["MMENGINE_SCHEMES", "load_checkpoint", "locate_once", "resume_errors"]
 
 # Patterns of addresses that MMEngine registers loaders for; the empty one is a path.
 MMENGINE_SCHEMES = (
@@ -60,10 +66,52 @@ def load_checkpoint(filename: str, map_location: Any = None) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return {"state_dict": read_tensors(path)}
     content = read_torch(path, map_location=map_location, make_history=HistoryBuffer)
-    if isinstance(content, dict) and isinstance(content.get("meta"), dict):
-        # Runner.resume would execute this text, of MMDetection 2, as a Python config.
-        content["meta"].pop("config", None)
+    _check_kinds(content, path)
+    # Runner.resume would execute this text, of MMDetection 2, as a Python config.
+    content.get("meta", {}).pop("config", None)
     return content
+
+
+def _check_kinds(content: Any, path: Path) -> None:
+    """Raise CheckpointError where MMEngine would stumble over a part of the content."""
+    parts = {"whole": content}
+    if isinstance(content, dict):
+        names = ("state_dict", "meta", "message_hub")
+        parts |= {name: content[name] for name in names if name in content}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise CheckpointError(
+                f"{path} is no checkpoint: its {name} is of the kind "
+                f"{type(part).__name__}, not a dict: give the file of a training"
+            )
+    for key, value in parts.get("state_dict", {}).items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            raise CheckpointError(
+                f"{path} is no checkpoint: {str(key)[:60]} of its state_dict is no "
+                "tensor with a name: give the file of a training"
+            )
+
+
+@contextmanager
+def resume_errors() -> Iterator[None]:
+    """Raise CheckpointError for what goes wrong while a run takes up a checkpoint.
+
+    Any other error passes.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code is Runner.resume.__code__:
+                raise CheckpointError(
+                    f"{frame.f_locals['filename']} cannot be resumed "
+                    f"({type(error).__name__}: {error}): go on with the config that it "
+                    "was made with, or start from its weights with --cfg-options "
+                    "load_from=FILE"
+                ) from error
+        raise
 
 
 def locate_once(address: str) -> Path:

@@ -172,3 +172,53 @@ def test_a_training_checkpoint_can_be_the_start_of_a_backbone(folder, forge):
     status, output = forge.run(folder, TOOLS / "train.py", *words)
     assert status == 0, output[-3000:]
     assert "tensors from work_dirs/tiny/epoch_1.pth" in output
+
+
+WRONG_KINDS = {
+    "a list": lambda whole: [whole],
+    "a tensor": lambda whole: torch.rand(3),
+    "weights that are none": lambda whole: whole | dict(state_dict=None),
+    "weights in a list": lambda whole: whole | dict(state_dict=[1]),
+    "a weight that is a text": lambda whole: whole | dict(state_dict=dict(w="x")),
+    "a weight without a name": lambda whole: (
+        whole | dict(state_dict={3: torch.rand(1)})
+    ),
+    "progress in a list": lambda whole: whole | dict(meta=[1]),
+    "messages that are a text": lambda whole: whole | dict(message_hub="x"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_KINDS)
+def test_content_of_another_kind_is_one_line(kind, tmp_path):
+    whole = {"state_dict": {"weight": torch.rand(1)}, "meta": {}, "message_hub": {}}
+    path = tmp_path / "w.pth"
+    path.write_bytes(saved(whole))
+    loading.load_checkpoint(str(path))
+    path.write_bytes(saved(WRONG_KINDS[kind](whole)))
+    with pytest.raises(CheckpointError, match="w.pth is no checkpoint") as error:
+        loading.load_checkpoint(str(path))
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("change", ["optimizer", "message_hub", "meta"])
+def test_a_checkpoint_that_cannot_be_resumed_is_one_line(change, folder, forge):
+    file = torch.load(folder / "work_dirs/tiny/epoch_1.pth", weights_only=False)
+    if change == "optimizer":  # of another kind
+        file["optimizer"]["param_groups"][0]["params"].pop()
+    elif change == "meta":
+        del file["meta"]["iter"]
+    else:
+        del file[change]
+    torch.save(file, folder / "changed.pth")
+    words = ["tiny.py", "--resume", "changed.pth", "--work-dir", "resumed"]
+    status, output = forge.run(folder, TOOLS / "train.py", *words)
+    assert status == 2, output
+    assert "Traceback" not in output
+    last = output.splitlines()[-1]
+    assert "changed.pth cannot be resumed" in last
+    assert "load_from=FILE" in last
+
+
+def test_other_errors_of_a_run_are_not_blamed_on_its_checkpoint():
+    with pytest.raises(RuntimeError, match="a bug"), loading.resume_errors():
+        raise RuntimeError("a bug")
