@@ -65,6 +65,8 @@ def _other_settings(
 ) -> list[str]:
     expected, tensors = backbone_tensors(expected), backbone_tensors(tensors)
     ours, theirs = describe(expected), describe(tensors)
+    if "network" not in theirs and not expected.keys() & tensors.keys():
+        return []  # these tensors are of something else
     if both := reductions(expected, tensors):
         ours["reduction"], theirs["reduction"] = both
     return [

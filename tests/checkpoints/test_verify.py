@@ -92,6 +92,10 @@ def test_tells_another_reduction():
     assert "made with reduction=0.25, this network has reduction=0.5" in message
 
 
+def test_tensors_of_something_else_are_not_described():
+    assert mismatch(reduced(1 / 2), {}).startswith("28 missing")
+
+
 def test_another_width_is_not_taken_for_another_reduction():
     assert "reduction" not in mismatch(
         reduced(1 / 2, width=64), reduced(1 / 2, width=72)

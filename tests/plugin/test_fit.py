@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.models import DetTTAModel
+from mmdet.models.detectors import SemiBaseDetector
 from torch import nn
 
 from odconv_det.checkpoints import CheckpointError
@@ -19,11 +20,21 @@ class Detector(nn.Module):
         self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
         self.neck = nn.Conv2d(4, width, 1)
         self.bbox_head = nn.Linear(4, classes)
+        self.label_embedding = nn.Embedding(classes, 4)  # as the queries of DINO
 
 
-def load(state, *, resume=False, start=False, **content) -> None:
+class SemiSupervised(SemiBaseDetector):
+    """With two detectors and no part of its own."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.student, self.teacher = Detector(), Detector()
+
+
+def load(state, *, resume=False, start=False, model=None, **content) -> None:
     """What a runner calls before it loads a checkpoint."""
-    runner = SimpleNamespace(model=Detector(), _load_from="a.pth", _resume=resume)
+    model = model or Detector()
+    runner = SimpleNamespace(model=model, _load_from="a.pth", _resume=resume)
     hook = CheckFitHook(start=start)
     hook.after_load_checkpoint(runner, dict(state_dict=state, **content))
 
@@ -75,6 +86,18 @@ def test_a_head_that_the_detector_does_not_have_may_be_left_over_in_a_test():
 def test_a_neck_of_another_width_starts_nothing():
     with pytest.raises(CheckpointError, match=r"neck\.weight"):
         load(Detector(width=8).state_dict(), start=True)
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_a_supervised_detector_starts_and_tests_a_semi_supervised_one(start):
+    load(Detector().state_dict(), start=start, model=SemiSupervised())
+    with pytest.raises(CheckpointError, match="does not fit SemiSupervised"):
+        load(Detector().state_dict(), resume=True, model=SemiSupervised(), **PROGRESS)
+
+
+def test_a_model_whose_detector_is_a_part_has_no_backbone_to_compare():
+    tracker = nn.ModuleDict({"detector": Detector()})
+    load(tracker.state_dict(), start=True, model=tracker)
 
 
 def test_a_start_without_any_backbone_is_told_where_imagenet_weights_belong():

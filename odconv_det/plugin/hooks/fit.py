@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmdet.models.detectors import SemiBaseDetector
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
@@ -15,7 +16,7 @@ from odconv_det.plugin.hooks.model import inner_model
 
 __all__ = ["CheckFitHook"]
 
-_BACKBONE = "backbone."
+_BACKBONE, _NECK = "backbone.", "neck."
 _COUNTER = "num_batches_tracked"  # old files lack it, and nothing computes with it
 
 
@@ -25,8 +26,11 @@ class CheckFitHook(Hook):
     MMEngine loads what fits, warns of the rest in the log and goes on with random
     weights. Here a run that tests or resumes needs every tensor; to test, a whole head
     of the file may be left over, such as that of masks for boxes. One that starts from
-    another run (``load_from``) needs every tensor of the backbone; other parts may be
-    new, and heads may be of another number of classes.
+    another run (``load_from``) needs every tensor of the backbone, and the neck must not
+    be of another width; other parts may be new, or made for other classes.
+
+    A semi-supervised detector, which takes one detector's file as its teacher and its
+    student, is compared only when it resumes.
 
     Args:
         start: whether a new training starts from the checkpoint.
@@ -43,6 +47,8 @@ class CheckFitHook(Hook):
         model = inner_model(runner)
         if isinstance(model, BaseTTAModel):
             model = model.module
+        if isinstance(model, SemiBaseDetector) and not runner._resume:
+            return
         own = model.state_dict()
         given = checkpoint.get("state_dict", checkpoint)
         given = {key.removeprefix("module."): value for key, value in given.items()}
@@ -76,18 +82,20 @@ def _unfit_start(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str 
     """What of a detector cannot start another one."""
     backbone = under(own, _BACKBONE)
     weights = under(given, _BACKBONE)
-    if backbone and not weights:
+    if not backbone:  # a tracker, say, has its detector in a part
+        return None
+    if not weights:
         return (
             "it holds no backbone (ImageNet weights belong into "
             "model.backbone.init_cfg, not into load_from)"
         )
     if difference := mismatch(backbone, weights):
         return f"backbone: {difference}"
-    # Heads are what is learned anew for other classes.
+    # More than the heads is made for the classes, such as the queries of DINO.
     shared = {
         key: tensor
         for key, tensor in own.items()
-        if key in given and "head" not in key and not key.startswith(_BACKBONE)
+        if key in given and key.startswith(_NECK)
     }
     return mismatch(shared, {key: given[key] for key in shared})
 
