@@ -26,8 +26,8 @@ class CheckFitHook(Hook):
     MMEngine loads what fits, warns of the rest in the log and goes on with random
     weights. Here a run that tests or resumes needs every tensor; to test, a whole head
     of the file may be left over, such as that of masks for boxes. One that starts from
-    another run (``load_from``) needs every tensor of the backbone, and the neck must not
-    be of another width; other parts may be new, or made for other classes.
+    another run (``load_from``) needs every tensor of the backbone, and a neck of the
+    same width; other parts may be new, or made for other classes.
 
     A semi-supervised detector, which takes one detector's file as its teacher and its
     student, is compared only when it resumes.
