@@ -87,7 +87,7 @@ def _explanation(error: BaseException, cfg: Config) -> str | None:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``; did you mean ...?`` if one of ``known`` is like ``word``, else nothing."""
-    lower = {one.lower(): one for one in known}
+    lower = {str(one).lower(): one for one in known}
     close = difflib.get_close_matches(str(word).lower(), lower, n=1)
     return f"; did you mean {lower[close[0]]}?" if close else ""
 

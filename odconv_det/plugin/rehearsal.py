@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from mmcv.transforms import LoadAnnotations
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import BaseVideoDataset, CocoDataset
 from mmdet.evaluation import CocoMetric
-from mmdet.models.necks import FPN
+from mmdet.models.necks import FPN, PAFPN
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import (
@@ -37,7 +37,7 @@ from odconv_det.plugin.building import (
 )
 from odconv_det.plugin.errors import ToolError, local_rank
 
-__all__ = ["rehearse"]
+__all__ = ["leaves", "rehearse"]
 
 
 def rehearse(cfg: Config, *modes: str) -> None:
@@ -63,14 +63,13 @@ def rehearse(cfg: Config, *modes: str) -> None:
             continue
         evaluators = [] if mode == "train" else _listed(cfg.get(f"{mode}_evaluator"))
         place = f"{mode}_dataloader.dataset"
-        for part in _leaves(loader.get("dataset")):
+        for part in leaves(loader.get("dataset")):
             with config_errors(cfg):
                 dataset = _build_dataset(part)
             if dataset is None or "classes" not in dataset.metainfo:
                 continue
             classes = check_classes(dataset.metainfo)
-            # Panoptic data have two kinds of classes, words may name any number.
-            if "stuff_classes" not in dataset.metainfo and not _reads_words(detector):
+            if _counts_classes(detector, dataset):
                 _check_heads(detector, classes, place)
             # One process of each machine is enough to read the files.
             if local_rank() == 0 and _reads_coco(dataset):
@@ -95,7 +94,7 @@ def _check_kinds(cfg: Config) -> None:
 def _check_channels(detector: nn.Module) -> None:
     """The channels of backbone, neck and heads follow from each other."""
     neck = getattr(detector, "neck", None)
-    if not isinstance(neck, FPN):
+    if type(neck) not in (FPN, PAFPN):  # subclasses may read other maps
         return
     maps = _channels(detector.backbone)
     if maps is not None and maps != list(neck.in_channels):
@@ -119,7 +118,8 @@ def _channels(backbone: nn.Module) -> list[int] | None:
     parameter = next(backbone.parameters())
     training = backbone.training
     try:
-        maps = backbone.eval()(parameter.new_empty((1, 3, 64, 64)))
+        backbone.eval()
+        maps = backbone(parameter.new_empty((1, 3, 64, 64)))
         return [one.shape[1] for one in maps]
     except Exception:  # operators of which only some devices know the shapes
         return None
@@ -141,19 +141,28 @@ def _check_heads(detector: nn.Module, classes: Sequence[str], place: str) -> Non
             )
 
 
-def _reads_words(detector: nn.Module) -> bool:
-    return getattr(detector, "language_model", None) is not None
+def _counts_classes(detector: nn.Module, dataset: BaseDataset) -> bool:
+    """Whether the heads of a detector are made for the classes of a data set.
+
+    Panoptic data have two kinds of classes, words may name any number, and trackers
+    count what they re-identify.
+    """
+    return not (
+        "stuff_classes" in dataset.metainfo
+        or getattr(detector, "language_model", None) is not None
+        or isinstance(dataset, BaseVideoDataset)
+    )
 
 
-def _leaves(part: object) -> Iterator[Mapping[str, Any]]:
+def leaves(part: object) -> Iterator[Mapping[str, Any]]:
     """The data sets inside wrappers, which may nest."""
     if isinstance(part, list | tuple):
         for one in part:
-            yield from _leaves(one)
+            yield from leaves(one)
     elif isinstance(part, Mapping):
         inner = part.get("datasets") or part.get("dataset")
         if inner:
-            yield from _leaves(inner)
+            yield from leaves(inner)
         else:
             yield part
 
@@ -202,13 +211,13 @@ def _check_files(
         for step in steps
     )
     used = own.check_boxes(classes, masks=masks)
-    own.check_images((dataset.data_prefix or {}).get("img", ""))
     # Said explicitly of images without labels, as semi-supervised configs do.
     keeps_empty = not (dataset.filter_cfg or {}).get("filter_empty_gt", True)
     if not used and not dataset.test_mode and not keeps_empty:
         raise ToolError(
             f"{own.path} has no boxes to learn from: give a file with annotations"
         )
+    _check_images(dataset, own, classes)
     for evaluator in evaluators:
         kind = registered(evaluator.get("type"), METRICS)
         if kind is not CocoMetric or not evaluator.get("ann_file"):
@@ -219,11 +228,25 @@ def _check_files(
         truth.check_covers(own)
         truth.check_categories(classes)
         outlines = "segm" in _listed(evaluator.get("metric", "bbox"))
-        if not truth.check_boxes(classes, masks=outlines):
+        if not truth.check_boxes(classes, masks=outlines, truth=True):
             raise ToolError(
                 f"{truth.path} has no boxes: there is nothing to compare with (to "
                 "predict without an answer, give the evaluator format_only=True)"
             )
+
+
+def _check_images(dataset: CocoDataset, file: CocoFile, classes: Sequence[str]) -> None:
+    """Those that the run will open."""
+    rules = {} if dataset.test_mode else dataset.filter_cfg or {}
+    images = file.kept_images(classes, rules)
+    if not images:
+        raise ToolError(
+            f"filter_cfg leaves none of the {len(file.images)} images of {file.path}: "
+            "see its min_size"
+        )
+    folder = (dataset.data_prefix or {}).get("img", "")
+    if "://" not in folder and dataset._indices is None:
+        file.check_images(folder, images)
 
 
 def _read(path: str, files: dict[str, CocoFile]) -> CocoFile:

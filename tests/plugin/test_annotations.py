@@ -40,10 +40,13 @@ def test_what_is_left_out_is_said_and_not_counted(coco, capsys):
         box(5, category_id=1),
         box(6, image_id=2),
         box(7, ignore=True),
+        box(8, bbox=[4, 4, 8, 0.5]),
+        box(9, area=0),
     )
-    assert file.check_boxes(["cat"]) == 2
+    assert file.check_boxes(["cat"]) == 1
     said = capsys.readouterr().out
-    assert "2 boxes are left out, smaller than a pixel, or outside their image" in said
+    assert "crowd" not in said
+    assert "4 boxes are left out, smaller than a pixel, or outside their image" in said
     assert "1 boxes are left out, of other categories than metainfo.classes" in said
     assert "1 boxes are left out, of images that are not listed" in said
 
@@ -72,11 +75,127 @@ def test_some_of_the_categories_may_be_asked_for_in_the_order_of_the_file(coco):
 def test_images_are_looked_for_where_their_names_say(coco, tmp_path):
     file = coco(box(1))
     with pytest.raises(ToolError, match=r"1 of the 1 images .*a/1\.jpg"):
-        file.check_images(str(tmp_path))
+        file.check_images(str(tmp_path), file.images)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.jpg").touch()
-    file.check_images(str(tmp_path))
+    file.check_images(str(tmp_path), file.images)
+
+
+def test_a_folder_that_may_not_be_read_is_named(coco, monkeypatch):
+    def refuse(folder: str) -> None:
+        raise PermissionError(13, "Permission denied", folder)
+
+    file = coco(box(1))
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(ToolError, match=r"images/a of images .*Permission denied"):
+        file.check_images("images", file.images)
+
+
+def test_images_that_a_training_filters_out_are_not_kept(coco):
+    images = [
+        dict(id=number, file_name=f"{number}.jpg", width=16, height=size)
+        for number, size in ((1, 16), (2, 16), (3, 4), (4, 16))
+    ]
+    boxes = box(1), box(2, image_id=3), box(3, image_id=4, category_id=1)
+    file = coco(*boxes, images=images)
+
+    def kept(**rules) -> list[int]:
+        return [image["id"] for image in file.kept_images(["cat"], rules)]
+
+    assert kept() == [1, 2, 3, 4]
+    assert kept(filter_empty_gt=True) == [1, 3]
+    assert kept(filter_empty_gt=True, min_size=8) == [1]
+
+
+def test_crowds_alone_teach_nothing(coco):
+    with pytest.raises(ToolError, match=r"none of its 1 boxes .* 1 are crowds"):
+        coco(box(1, iscrowd=1)).check_boxes(["cat"])
+
+
+def test_truth_says_which_boxes_are_crowds(coco):
+    assert coco(box(1, iscrowd=0)).check_boxes(["cat"], truth=True) == 1
+    with pytest.raises(ToolError, match="annotation 1 has no iscrowd"):
+        coco(box(1)).check_boxes(["cat"], truth=True)
+
+
+@pytest.mark.parametrize(
+    "outline", [[[0, 0, 8, 8]], [[]], [[0, 0, 8, 0, 8, 8, 3]], [0, 0, 8, 0, 8, 8]]
+)
+def test_outlines_without_an_area_are_left_out(coco, outline, capsys):
+    file = coco(box(1, segmentation=outline), box(2, segmentation=[[0] * 6]))
+    assert file.check_boxes(["cat"], masks=True) == 1
+    assert "1 boxes are left out, without an outline" in capsys.readouterr().out
+
+
+def test_run_lengths_are_of_the_size_of_their_image(coco):
+    def used(**rle) -> int:
+        return coco(box(1, segmentation=rle)).check_boxes(["cat"], masks=True)
+
+    assert used(size=[16, 16], counts=[100, 156]) == 1
+    with pytest.raises(ToolError, match=r"RLE is of size \[4, 4\] .* \[16, 16\]"):
+        used(size=[4, 4], counts=[10, 6])
+    with pytest.raises(ToolError, match="neither polygons"):
+        used(counts=[10, 6])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(bbox=["0", 0, 8, 8]), r"bbox of annotation 1 is \['0', 0, 8, 8\]"),
+        (dict(bbox=[0, 0, float("inf"), 8]), r"bbox of annotation 1 is \[0, 0, inf"),
+        (dict(area="64"), "annotation 1: area is '64'"),
+        (dict(image_id=[1]), r"annotation 1: image_id is \[1\]"),
+    ],
+)
+def test_values_of_a_box_are_numbers(coco, changes, said):
+    with pytest.raises(ToolError, match=said):
+        coco(box(1, **changes)).check_boxes(["cat"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(width="16"), r"images\[0\]: width is '16'"),
+        (dict(height=float("nan")), r"images\[0\]: height is nan"),
+        (dict(file_name=None), r"images\[0\]: file_name is None"),
+        (dict(id=[1]), r"id \[1\] is no id of its images"),
+    ],
+)
+def test_values_of_an_image_are_of_their_kind(coco, changes, said):
+    image = dict(id=1, file_name="a/1.jpg", width=16, height=16)
+    with pytest.raises(ToolError, match=said):
+        coco(images=[image | changes])
+
+
+def test_ids_are_of_one(coco):
+    with pytest.raises(ToolError, match="id 1 is of two of its annotations"):
+        coco(box(1), box(1))
+    image = dict(id=1, file_name="a/1.jpg", width=16, height=16)
+    with pytest.raises(ToolError, match="id 1 is of two of its images"):
+        coco(images=[image, image])
+    with pytest.raises(ToolError, match=r"annotations\[0\] is \[1, 2\]"):
+        coco([1, 2])
+
+
+def test_the_truth_knows_every_image(coco):
+    file = coco(box(1))
+    file.check_covers(file)
+    other = coco(images=[dict(id=2, file_name="2.jpg", width=16, height=16)])
+    with pytest.raises(ToolError, match="does not know image 2"):
+        file.check_covers(other)
+
+
+def test_two_categories_of_one_name_are_no_class(coco):
+    file = coco(categories=[dict(id=1, name="cat"), dict(id=2, name="cat")])
+    with pytest.raises(ToolError, match="two categories with the name 'cat'"):
+        file.check_categories(["cat"])
+    odd = coco(categories=[dict(id=1, name=None), dict(id=2, name=7)])
+    with pytest.raises(ToolError, match="no category 'cat'"):
+        odd.check_categories(["cat"])
 
 
 def test_classes_are_a_tuple_of_names():
     assert check_classes(dict(classes=["cat"])) == ("cat",)
+    for classes in (None, 2, ("cat", "cat")):
+        with pytest.raises(ToolError, match=r"metainfo\.classes"):
+            check_classes(dict(classes=classes))

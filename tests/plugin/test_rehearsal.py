@@ -1,5 +1,6 @@
 """What is compared before a run starts, on configs of others; bad ones have a table."""
 
+import glob
 import os
 
 import mmdet
@@ -9,6 +10,8 @@ from mmengine.config import Config
 from odconv_det.plugin import rehearsal
 from odconv_det.plugin.errors import ToolError
 from odconv_det.plugin.rehearsal import rehearse
+from tests.bad_inputs.spoil import TRAINING, edited
+from tests.tiny_detector import write_tiny_detector
 
 MMDET = os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs")
 
@@ -20,6 +23,7 @@ MMDET = os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs")
         "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
         "yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py",  # a neck from deep to shallow
         "detr/detr_r50_8xb2-150e_coco.py",  # no FPN
+        "detectors/detectors_cascade-rcnn_r50_1x_coco.py",  # an FPN of other maps
         "seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1.py",
     ],
 )
@@ -52,3 +56,56 @@ def test_a_layer_that_waits_for_the_process_group_is_built_by_the_run():
         rehearse(cfg)
     cfg.launcher = "pytorch"
     rehearse(cfg)
+
+
+@pytest.mark.parametrize("config", ["qdtrack", "sort"])
+def test_a_tracker_of_mmdetection_passes(config):
+    (name,) = glob.glob(f"{MMDET}/{config}/{config}_faster-rcnn_*test-mot17halfval.py")
+    cfg = Config.fromfile(name)
+    rehearse(cfg, *(["train"] if cfg.get("train_dataloader") else ["test"]))
+
+
+def test_the_neck_of_mmdetections_own_backbone_is_checked():
+    cfg = Config.fromfile(f"{MMDET}/retinanet/retinanet_r50_fpn_1x_coco.py")
+    cfg.model.neck.in_channels = [256, 512, 1024, 1024]
+    with pytest.raises(ToolError, match=r"write neck=dict\(in_channels=\[256, 512"):
+        rehearse(cfg)
+
+
+@pytest.fixture
+def lost_image(tmp_path, monkeypatch) -> Config:
+    """A config whose last training image is not there and has no boxes."""
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(write_tiny_detector(tmp_path))
+    edited(
+        TRAINING,
+        lambda content: content.update(
+            annotations=[a for a in content["annotations"] if a["image_id"] != 4]
+        ),
+    )(tmp_path)
+    next(tmp_path.glob("data/coco/train2017/*4.png")).unlink()
+    return cfg
+
+
+def test_an_image_that_will_be_read_must_be_there(lost_image):
+    with pytest.raises(ToolError, match="1 of the 4 images"):
+        rehearse(lost_image, "train")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(filter_cfg=dict(filter_empty_gt=True)),
+        dict(indices=2),
+        dict(data_prefix=dict(img="http://localhost/")),
+    ],
+)
+def test_images_that_are_not_read_from_the_folder_may_be_lost(lost_image, changes):
+    lost_image.train_dataloader.dataset.update(changes)
+    rehearse(lost_image, "train")
+
+
+def test_a_filter_must_leave_images(lost_image):
+    lost_image.train_dataloader.dataset.filter_cfg = dict(min_size=65)
+    with pytest.raises(ToolError, match="leaves none of the 4 images"):
+        rehearse(lost_image, "train")
