@@ -1,6 +1,7 @@
 """Evaluate a detector; the flags are those of MMDetection's own tools/test.py."""
 
 import argparse
+from collections.abc import Sequence
 from copy import deepcopy
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
@@ -12,7 +13,7 @@ from odconv_det.plugin.errors import ToolError, one_line_errors
 from odconv_det.plugin.hooks import CheckFitHook, FuseHook
 from odconv_det.plugin.images import image_errors
 from odconv_det.plugin.predictions import DumpWhole
-from odconv_det.plugin.rehearsal import rehearse
+from odconv_det.plugin.rehearsal import leaves, rehearse
 from odconv_det.plugin.signals import end_when_stopped
 
 
@@ -45,19 +46,20 @@ def use_tta(cfg: Config) -> None:
     """Predict with the config's tta_model and tta_pipeline, by default both mirrors."""
     if "mask_head" in cfg.model.get("roi_head", {}):
         raise ToolError("--tta merges boxes only; this detector also predicts masks")
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    if "tta_pipeline" in cfg:
-        dataset.pipeline = cfg.tta_pipeline
-    else:
-        pack = deepcopy(dataset.pipeline[-1])
-        pack.meta_keys = (*pack.meta_keys, "flip", "flip_direction")
-        mirrors = [dict(type="RandomFlip", prob=prob) for prob in (1.0, 0.0)]
-        dataset.pipeline[-1] = dict(type="TestTimeAug", transforms=[mirrors, [pack]])
+    for dataset in leaves(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.get("tta_pipeline") or mirrored(dataset.pipeline)
     nms = dict(type="nms", iou_threshold=0.5)
     default = dict(type="DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
     cfg.model = dict(cfg.get("tta_model", default), module=cfg.model)
+
+
+def mirrored(pipeline: Sequence[dict]) -> list[dict]:
+    """The steps of a test, whose last one packs, for an image and its mirror image."""
+    *steps, pack = deepcopy(pipeline)
+    if "meta_keys" in pack:  # by default they tell a mirror image
+        pack["meta_keys"] = (*pack["meta_keys"], "flip", "flip_direction")
+    mirrors = [dict(type="RandomFlip", prob=prob) for prob in (1.0, 0.0)]
+    return [*steps, dict(type="TestTimeAug", transforms=[mirrors, [pack]])]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Images that cannot be read, met in the middle of a run."""
+"""Images that cannot be read, before a run and in the middle of it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,36 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
+import mmcv
+import numpy as np
 from mmcv.transforms import LoadImageFromFile
 
 from odconv_det.plugin.errors import ToolError
 
-__all__ = ["image_errors"]
+__all__ = ["check_decoder", "image_errors"]
 
 _LOADER = LoadImageFromFile.transform.__code__
-_NAMED = re.compile(
-    r"(?:failed to load image: |No such file or directory: ')(.+?)'?\s*$"
-)
+_DECODED = re.compile(r"failed to load image: (?P<name>.+)$")
+_SYSTEM = re.compile(r"\[Errno \d+\] (?P<reason>[^:]+): '(?P<name>.+)'$")
+_EMPTY = re.compile(r"!buf\.empty\(\)")  # of OpenCV
+
+
+def check_decoder(step: object) -> None:
+    """Raise ToolError if a step of a pipeline cannot decode any image."""
+    if getattr(type(step), "transform", None) is not LoadImageFromFile.transform:
+        return
+    kind, backend = step.color_type, step.imdecode_backend
+    if backend == "tifffile":  # reads other files than the one below
+        return
+    _, image = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))
+    try:
+        mmcv.imfrombytes(image.tobytes(), flag=kind, backend=backend)
+    except Exception as error:
+        raise ToolError(
+            f"LoadImageFromFile(color_type={kind!r}, imdecode_backend={backend!r}) "
+            f"decodes no image ({type(error).__name__}: {error}): mend these words"
+        ) from error
 
 
 @contextmanager
@@ -34,8 +54,8 @@ def image_errors() -> Iterator[None]:
 
 
 def _explanation(error: Exception) -> str | None:
-    text = str(error)
-    name = next(
+    text = str(error).rstrip()
+    own = next(
         (
             frame.f_locals["filename"]
             for frame, _ in traceback.walk_tb(error.__traceback__)
@@ -43,14 +63,21 @@ def _explanation(error: Exception) -> str | None:
         ),
         None,
     )
+    if own is None and f'"{_LOADER.co_filename}"' not in text:
+        return None
+    found = _DECODED.search(text) or _SYSTEM.search(text)
+    name = own or (found and found["name"])
+    last = text.splitlines()[-1] if text else type(error).__name__
+    reason = "it is empty" if _EMPTY.search(text) else last
+    if found:
+        reason = found.groupdict().get("reason")
     if name is None:
-        if f'"{_LOADER.co_filename}"' not in text:
-            return None
-        if found := _NAMED.search(text):
-            name = found[1]
-    if name is None:
+        find = "find FOLDER -size 0" if reason == "it is empty" else "num_workers=0"
         return (
-            "an image of the data set is empty: find it with `find FOLDER -size 0`, "
-            "and get it once more"
+            f"an image of the data set cannot be read ({reason}): `{find}` names it; "
+            "get it once more"
         )
-    return f"image {name} cannot be read: get it once more, or take it out of ann_file"
+    return (
+        f"image {name} cannot be read{f' ({reason})' if reason else ''}: get it once "
+        "more, or take it out of ann_file"
+    )

@@ -36,6 +36,7 @@ from odconv_det.plugin.building import (
     registered,
 )
 from odconv_det.plugin.errors import ToolError, local_rank
+from odconv_det.plugin.images import check_decoder
 
 __all__ = ["leaves", "rehearse"]
 
@@ -206,6 +207,8 @@ def _check_files(
     own = _read(dataset.ann_file, files)
     own.check_categories(classes)
     steps = getattr(dataset.pipeline, "transforms", [])
+    for step in steps:
+        check_decoder(step)
     masks = any(
         isinstance(step, LoadAnnotations) and getattr(step, "with_mask", False)
         for step in steps

@@ -55,10 +55,17 @@ DATA = [
     Tool(
         "empty_image",
         "empty image",
-        "image data/coco/train2017/000000000001.png cannot be read: get it once "
-        "more, or take it out of ann_file",
+        "image data/coco/train2017/000000000001.png cannot be read (it is empty): "
+        "get it once more, or take it out of ann_file",
         spoil=written(FIRST_IMAGE),
         leaves_work_dir=True,
+    ),
+    Tool(
+        "color_type",
+        "word that no decoder of images knows",
+        "LoadImageFromFile(color_type='colour', imdecode_backend='cv2') decodes no "
+        "image (KeyError: 'colour'): mend these words",
+        options("train_dataloader.dataset.pipeline.0.color_type=colour"),
     ),
     Tool(
         "json_folder",
@@ -217,5 +224,63 @@ DATA = [
             (folder / "other.json").write_bytes((folder / VALIDATION).read_bytes()),
             edited(Path("other.json"), each("images", id=77))(folder),
         ),
+    ),
+    Tool(
+        "crowds",
+        "crowds alone",
+        "data/coco/annotations/instances_train2017.json: none of its 8 boxes can "
+        "be used, 8 are crowds (iscrowd=1): mend the boxes (x, y, width and height "
+        "in pixels)",
+        spoil=edited(TRAINING, each("annotations", iscrowd=1)),
+    ),
+    Tool(
+        "no_iscrowd",
+        "boxes to evaluate with that do not say whether they are crowds",
+        "data/coco/annotations/instances_val2017.json: annotation 1 has no iscrowd: "
+        "each needs id, image_id, category_id, bbox, area and iscrowd",
+        spoil=edited(VALIDATION, each("annotations", iscrowd=None)),
+    ),
+    Tool(
+        "two_points",
+        "outlines of two points",
+        "data/coco/annotations/instances_train2017.json: none of its 8 boxes can "
+        "be used, 8 are without an outline of three points: mend the boxes (x, y, "
+        "width and height in pixels)",
+        config='dataset["pipeline"][1]["with_mask"] = True',
+        spoil=edited(TRAINING, each("annotations", segmentation=[[1, 1, 9, 9]])),
+    ),
+    Tool(
+        "image_twice",
+        "two images of one id",
+        "data/coco/annotations/instances_train2017.json: id 1 is of two of its "
+        "images: number them anew",
+        spoil=edited(TRAINING, each("images", id=1)),
+    ),
+    Tool(
+        "box_twice",
+        "two boxes of one id",
+        "data/coco/annotations/instances_train2017.json: id 1 is of two of its "
+        "annotations: number them anew",
+        spoil=edited(TRAINING, each("annotations", id=1)),
+    ),
+    Tool(
+        "no_width",
+        "width that is no number",
+        "data/coco/annotations/instances_train2017.json: images[0]: width is '64': "
+        "write it in pixels",
+        spoil=edited(TRAINING, each("images", width="64")),
+    ),
+    Tool(
+        "class_twice",
+        "class that is named twice",
+        "metainfo.classes has 'person' twice: name each once",
+        config=CLASSES.format('classes=("person", "person")'),
+    ),
+    Tool(
+        "small_images",
+        "images that `filter_cfg` leaves out",
+        "filter_cfg leaves none of the 4 images of "
+        "data/coco/annotations/instances_train2017.json: see its min_size",
+        options("train_dataloader.dataset.filter_cfg.min_size=65"),
     ),
 ]

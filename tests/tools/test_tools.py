@@ -12,6 +12,7 @@ import mmdet
 import pytest
 import torch
 from mmdet.models.backbones import MobileNetV2
+from mmengine.config import Config
 
 from tests.distributed.conftest import free_port
 from tests.tiny_coco import TINY_RUN, as_cfg_options, write_tiny_coco
@@ -257,6 +258,24 @@ def test_two_processes_evaluate_mirrored_images_with_a_fused_detector(trained):
     assert "testing with the fused model" in output
     written = predictions(folder / "mirrored")
     assert sorted(prediction["img_id"] for prediction in written) == [1, 2, 3, 4]
+
+
+def test_every_data_set_of_a_test_is_mirrored():
+    use_tta = runpy.run_path(str(ROOT / "tools" / "test.py"))["use_tta"]
+    pack = dict(type="PackDetInputs")
+    sets = [
+        dict(type="CocoDataset", pipeline=[dict(type="LoadImageFromFile"), last])
+        for last in (pack, dict(pack, meta_keys=("img_id",)))
+    ]
+    whole = dict(type="ConcatDataset", datasets=sets)
+    cfg = Config(dict(model=dict(), test_dataloader=dict(dataset=whole)))
+    use_tta(cfg)
+    for number, keys in enumerate([None, ("img_id", "flip", "flip_direction")]):
+        load, both = cfg.test_dataloader.dataset.datasets[number].pipeline
+        mirrors, (last,) = both.transforms
+        assert load.type == "LoadImageFromFile"
+        assert [mirror.prob for mirror in mirrors] == [1.0, 0.0]
+        assert last.get("meta_keys") == keys
 
 
 def error_line(done: subprocess.CompletedProcess) -> str:
