@@ -96,6 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         check_suffix(args.output)  # before a download
+        if args.output.resolve() == Path(args.source).resolve():
+            raise CheckpointError(f"{args.output} is the source: name another file")
         static = read_tensors(locate(args.source))
         backbone = build_backbone(args.config)
         state, difference = start(static, backbone, args.noise, args.seed)

@@ -40,16 +40,23 @@ def report(error: ChildFailedError) -> int:
 
 
 def main() -> int:
-    gpus, *command = sys.argv[1:]
+    gpus, *command = sys.argv[1:] or [""]
     environment = os.environ
     port = environment.get("PORT") or "29500"
-    first = int(environment.get("NODE_RANK") or 0) == 0
-    if problem := _wrong_number(gpus) or (first and _wrong_port(port)):
+    machines = environment.get("NNODES") or "1"
+    machine = environment.get("NODE_RANK") or "0"
+    problem = (
+        _wrong_number(gpus)
+        or (not command and "no script: give one behind the number of GPUs")
+        or _wrong_machine(machine, machines)
+        or (int(machine) == 0 and _wrong_port(port))
+    )
+    if problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     arguments = [
-        f"--nnodes={environment.get('NNODES') or 1}",
-        f"--node_rank={environment.get('NODE_RANK') or 0}",
+        f"--nnodes={machines}",
+        f"--node_rank={machine}",
         f"--master_addr={environment.get('MASTER_ADDR') or '127.0.0.1'}",
         f"--master_port={port}",
         f"--nproc_per_node={gpus}",
@@ -69,7 +76,21 @@ def main() -> int:
 def _wrong_number(gpus: str) -> str | None:
     if gpus.isdecimal() and int(gpus) > 0:
         return None
-    return f"{gpus} is no number of GPUs: give how many processes to start"
+    return (
+        f"{gpus or repr(gpus)} is no number of GPUs: give how many processes to start"
+    )
+
+
+def _wrong_machine(machine: str, machines: str) -> str | None:
+    """torchrun would wait for machines that never come."""
+    if not machines.isdecimal() or int(machines) < 1:
+        return f"NNODES={machines} is no number of machines: set it to 1 or more"
+    if not machine.isdecimal() or int(machine) >= int(machines):
+        return (
+            f"NODE_RANK={machine} is none of NNODES={machines} machines, which are "
+            "counted from 0"
+        )
+    return None
 
 
 def _wrong_port(port: str) -> str | None:

@@ -16,6 +16,7 @@ from mmengine.runner import find_latest_checkpoint
 from odconv_det.checkpoints import is_torch_file
 from odconv_det.plugin.errors import ToolError, local_rank
 from odconv_det.plugin.pretrained import StrictPretrained, is_pretrained
+from odconv_det.plugin.sections import check_groups, check_kinds, check_launcher
 
 __all__ = [
     "check_data",
@@ -48,7 +49,7 @@ def check_output(path: str | Path, flag: str) -> None:
 
 def check_work_dir(cfg: Config) -> None:
     """Raise ToolError if the run cannot write to its work dir."""
-    if reason := _unwritable(Path(cfg.work_dir).expanduser()):
+    if reason := _unwritable(Path(cfg.work_dir)):
         raise ToolError(
             f"the work dir {cfg.work_dir} cannot be written: {reason}; name another "
             "with --work-dir"
@@ -56,13 +57,19 @@ def check_work_dir(cfg: Config) -> None:
 
 
 def check_sections(cfg: Config, *names: str) -> None:
-    """Raise ToolError if the config lacks one of these parts."""
+    """Raise ToolError if the config lacks one of these parts, or some part is none.
+
+    Its launcher must have started this process.
+    """
     lost = [name for name in names if not cfg.get(name)]
     if lost:
         raise ToolError(
             f"{cfg.filename} has no {', '.join(lost)}: name the config of a whole "
             "detector with its data and schedule"
         )
+    check_kinds(cfg)
+    check_groups(cfg)
+    check_launcher(cfg)
 
 
 def check_data(cfg: Config, *sections: str) -> None:

@@ -37,6 +37,8 @@ from odconv_det.plugin.building import (
 )
 from odconv_det.plugin.errors import ToolError, local_rank
 from odconv_det.plugin.images import check_decoder
+from odconv_det.plugin.loaders import check_batches, check_words
+from odconv_det.plugin.sections import listed
 
 __all__ = ["leaves", "rehearse"]
 
@@ -62,7 +64,10 @@ def rehearse(cfg: Config, *modes: str) -> None:
         loader = cfg.get(f"{mode}_dataloader")
         if not loader:
             continue
-        evaluators = [] if mode == "train" else _listed(cfg.get(f"{mode}_evaluator"))
+        check_words(loader, f"{mode}_dataloader")
+        evaluators = [] if mode == "train" else listed(cfg.get(f"{mode}_evaluator"))
+        for evaluator in evaluators:
+            _check_masks(detector, evaluator, cfg, f"{mode}_evaluator")
         place = f"{mode}_dataloader.dataset"
         for part in leaves(loader.get("dataset")):
             with config_errors(cfg):
@@ -74,7 +79,9 @@ def rehearse(cfg: Config, *modes: str) -> None:
                 _check_heads(detector, classes, place)
             # One process of each machine is enough to read the files.
             if local_rank() == 0 and _reads_coco(dataset):
-                _check_files(dataset, classes, evaluators, files)
+                images = _check_files(dataset, classes, evaluators, files)
+                if part is loader.get("dataset"):
+                    check_batches(loader, images, f"{mode}_dataloader")
 
 
 def _check_kinds(cfg: Config) -> None:
@@ -86,7 +93,7 @@ def _check_kinds(cfg: Config) -> None:
         ("param_scheduler", PARAM_SCHEDULERS),
         ("custom_hooks", HOOKS),
     ):
-        for number, part in enumerate(_listed(cfg.get(place))):
+        for number, part in enumerate(listed(cfg.get(place))):
             check_kind(part, registry, f"{place}.{number}")
     for name, part in (cfg.get("default_hooks") or {}).items():
         check_kind(part or {}, HOOKS, f"default_hooks.{name}")
@@ -111,6 +118,34 @@ def _check_channels(detector: nn.Module) -> None:
                 f"{neck.out_channels} channels: write {name}=dict(in_channels="
                 f"{neck.out_channels})"
             )
+        anchors = getattr(getattr(detector, name, None), "prior_generator", None)
+        levels = getattr(anchors, "num_levels", neck.num_outs)
+        if levels != neck.num_outs:
+            raise ToolError(
+                f"model.{name} has strides of {levels} maps, but the neck gives "
+                f"{neck.num_outs}: write neck=dict(num_outs={levels}), or as many "
+                "strides"
+            )
+
+
+def _check_masks(
+    detector: nn.Module, evaluator: Mapping[str, Any], cfg: Config, place: str
+) -> None:
+    """Only a detector that learns masks predicts them."""
+    if "segm" not in listed(evaluator.get("metric")) or detector.with_mask:
+        return
+    # Some detectors make masks without a head that is called so, but learn them too.
+    training = cfg.get("train_dataloader") or {}
+    steps = [
+        step
+        for part in leaves(training.get("dataset"))
+        for step in part.get("pipeline") or []
+    ]
+    if steps and not any(step.get("with_mask") for step in steps):
+        raise ToolError(
+            f"{place}.metric has segm, but {type(detector).__name__} learns no masks: "
+            "write metric='bbox', or take a detector with a mask head"
+        )
 
 
 @torch.no_grad()
@@ -199,10 +234,10 @@ def _check_files(
     classes: Sequence[str],
     evaluators: Sequence[Mapping[str, Any]],
     files: dict[str, CocoFile],
-) -> None:
+) -> int:
     """Compare a data set with its annotation file, images and evaluators.
 
-    ``files`` has those that were read already.
+    ``files`` has those that were read already. Returns the number of images.
     """
     own = _read(dataset.ann_file, files)
     own.check_categories(classes)
@@ -220,7 +255,7 @@ def _check_files(
         raise ToolError(
             f"{own.path} has no boxes to learn from: give a file with annotations"
         )
-    _check_images(dataset, own, classes)
+    images = _check_images(dataset, own, classes)
     for evaluator in evaluators:
         kind = registered(evaluator.get("type"), METRICS)
         if kind is not CocoMetric or not evaluator.get("ann_file"):
@@ -230,16 +265,17 @@ def _check_files(
         truth = _read(evaluator["ann_file"], files)
         truth.check_covers(own)
         truth.check_categories(classes)
-        outlines = "segm" in _listed(evaluator.get("metric", "bbox"))
+        outlines = "segm" in listed(evaluator.get("metric", "bbox"))
         if not truth.check_boxes(classes, masks=outlines, truth=True):
             raise ToolError(
                 f"{truth.path} has no boxes: there is nothing to compare with (to "
                 "predict without an answer, give the evaluator format_only=True)"
             )
+    return images
 
 
-def _check_images(dataset: CocoDataset, file: CocoFile, classes: Sequence[str]) -> None:
-    """Those that the run will open."""
+def _check_images(dataset: CocoDataset, file: CocoFile, classes: Sequence[str]) -> int:
+    """Those that the run will open, and how many they are."""
     rules = {} if dataset.test_mode else dataset.filter_cfg or {}
     images = file.kept_images(classes, rules)
     if not images:
@@ -248,17 +284,15 @@ def _check_images(dataset: CocoDataset, file: CocoFile, classes: Sequence[str]) 
             "see its min_size"
         )
     folder = (dataset.data_prefix or {}).get("img", "")
-    if "://" not in folder and dataset._indices is None:
+    some = dataset._indices
+    if "://" not in folder and some is None:
         file.check_images(folder, images)
+    if some is None:
+        return len(images)
+    return abs(some) if isinstance(some, int) else len(some)
 
 
 def _read(path: str, files: dict[str, CocoFile]) -> CocoFile:
     if path not in files:
         files[path] = CocoFile(path)
     return files[path]
-
-
-def _listed(value: object) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]

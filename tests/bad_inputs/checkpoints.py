@@ -233,4 +233,11 @@ CHECKPOINTS = [
         (INFLATE, "other.pth", "tiny.py", "new.pth"),
         spoil=lambda folder: (checkpoint()(folder), (folder / "new.pth").mkdir()),
     ),
+    Tool(
+        "inflate_itself",
+        "inflating a file into itself",
+        "other.pth is the source: name another file",
+        (INFLATE, "other.pth", "tiny.py", "other.pth"),
+        spoil=checkpoint(part="backbone"),
+    ),
 ]

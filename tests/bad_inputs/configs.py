@@ -150,6 +150,68 @@ CONFIGS = [
         options("model.bbox_head.num_classes=80"),
     ),
     Tool(
+        "levels",
+        "anchors for more maps than the neck gives",
+        "model.bbox_head has strides of 3 maps, but the neck gives 2: write "
+        "neck=dict(num_outs=3), or as many strides",
+        options("model.bbox_head.anchor_generator.strides=[16,32,64]"),
+    ),
+    Tool(
+        "metric_masks",
+        "metric of masks for a detector of boxes",
+        "val_evaluator.metric has segm, but RetinaNet learns no masks: write "
+        "metric='bbox', or take a detector with a mask head",
+        options("val_evaluator.metric=segm"),
+    ),
+    Tool(
+        "half_validation",
+        "validation without data",
+        "the config has val_cfg and val_evaluator but no val_dataloader: the three "
+        "go together, give all or set all to None",
+        options("val_dataloader=None"),
+    ),
+    Tool(
+        "section_text",
+        "word in place of a part",
+        "optim_wrapper is 'SGD': write optim_wrapper=dict(...)",
+        options("optim_wrapper=SGD"),
+    ),
+    Tool(
+        "hook_text",
+        "word in place of a hook",
+        "custom_hooks has 'EpochSeedHook': write dict(type=...) for it",
+        config='custom_hooks = ["EpochSeedHook"]',
+    ),
+    Tool(
+        "load_from_number",
+        "number in place of a path",
+        "load_from is 5: write a path",
+        options("load_from=5"),
+    ),
+    Tool(
+        "scale_lr_zero",
+        "learning rate for no images",
+        "auto_scale_lr.base_batch_size is 0: write the number of images that the "
+        "learning rate is for",
+        options("auto_scale_lr.base_batch_size=0"),
+    ),
+    Tool(
+        "loader_word",
+        "argument of a dataloader in another spelling",
+        "train_dataloader: there is no argument num_worker; did you mean num_workers?",
+        options("train_dataloader.num_worker=2"),
+    ),
+    Tool(
+        "no_batch",
+        "batch of more images than there are, with `drop_last`",
+        "train_dataloader has 4 images and batches of 8, of which drop_last leaves "
+        "none: lower batch_size, or set drop_last=False",
+        options(
+            "train_dataloader.batch_size=8",
+            "train_dataloader.batch_sampler.drop_last=True",
+        ),
+    ),
+    Tool(
         "optimizer",
         "unknown optimizer",
         "optim_wrapper.optimizer (SDG): there is no SDG; did you mean SGD?",

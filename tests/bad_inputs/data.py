@@ -222,7 +222,7 @@ DATA = [
         options("val_evaluator.ann_file=other.json"),
         spoil=lambda folder: (
             (folder / "other.json").write_bytes((folder / VALIDATION).read_bytes()),
-            edited(Path("other.json"), each("images", id=77))(folder),
+            edited(Path("other.json"), lambda c: c["images"].pop(0))(folder),
         ),
     ),
     Tool(

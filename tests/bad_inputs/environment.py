@@ -44,7 +44,7 @@ ENVIRONMENT = [
     Environment(
         "old_torch",
         "unsupported torch",
-        "torch 1.13.1 is too old. pip install 'torch>=2.4.0'; mmcv, if it is "
+        "torch 1.13.1 is too old. pip install 'torch>=...'; mmcv, if it is "
         "installed, must be built again",
         HEALTHY | {"torch": "1.13.1"},
     ),

@@ -1,6 +1,6 @@
 """Where results are to go, and words of the command line."""
 
-from tests.bad_inputs.case import COMPARE, COUNT, LAUNCH, TEST, Tool
+from tests.bad_inputs.case import COMPARE, COUNT, LAUNCH, TEST, TRAIN, Tool
 
 __all__ = ["OUTPUT"]
 
@@ -53,6 +53,40 @@ OUTPUT = [
         "number of GPUs that is none",
         "two is no number of GPUs: give how many processes to start",
         (LAUNCH, "two", "train.py"),
+    ),
+    Tool(
+        "launch_nothing",
+        "number of GPUs that is not there",
+        "'' is no number of GPUs: give how many processes to start",
+        (LAUNCH,),
+    ),
+    Tool(
+        "launch_script",
+        "nothing to start",
+        "no script: give one behind the number of GPUs",
+        (LAUNCH, "1"),
+    ),
+    Tool(
+        "machine",
+        "machine behind the last one",
+        "NODE_RANK=3 is none of NNODES=1 machines, which are counted from 0",
+        (LAUNCH, "1", "train.py"),
+        environment={"NODE_RANK": "3"},
+    ),
+    Tool(
+        "machines",
+        "number of machines that is none",
+        "NNODES=two is no number of machines: set it to 1 or more",
+        (LAUNCH, "1", "train.py"),
+        environment={"NNODES": "two"},
+    ),
+    Tool(
+        "launcher",
+        "`--launcher` without a launcher",
+        "--launcher pytorch is for processes that a launcher starts: use "
+        "tools/dist_train.sh, tools/dist_test.sh or tools/slurm_train.sh, or leave it "
+        "out for one process",
+        (TRAIN, "tiny.py", "--launcher=pytorch"),
     ),
     Tool(
         "port",
