@@ -142,6 +142,11 @@ def _pretrained_parts(model: object) -> Iterator[tuple[dict, str]]:
     for part in _dicts(model):
         inits = part.get("init_cfg")
         for init in inits if isinstance(inits, (list, tuple)) else [inits]:
+            if isinstance(init, str):
+                raise ToolError(
+                    f"init_cfg is {init!r}: write init_cfg=dict(type='Pretrained', "
+                    f"checkpoint={init!r})"
+                )
             if isinstance(init, dict) and is_pretrained(init):
                 yield part, str(init.get("checkpoint"))
         if isinstance(part.get("pretrained"), str):

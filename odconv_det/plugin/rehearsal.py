@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from odconv_det.plugin.building import (
     registered,
 )
 from odconv_det.plugin.errors import ToolError, local_rank
+from odconv_det.plugin.evaluators import check_masks, check_save_best
 from odconv_det.plugin.images import check_decoder
 from odconv_det.plugin.loaders import check_batches, check_words
 from odconv_det.plugin.sections import listed
@@ -51,6 +53,8 @@ def rehearse(cfg: Config, *modes: str) -> None:
         modes: of ``"train"``, ``"val"`` and ``"test"``, what the run does.
     """
     _check_kinds(cfg)
+    if "train" in modes:
+        check_save_best(cfg)
     try:
         detector = build_on_meta(cfg)
     except ToolError as error:
@@ -66,8 +70,10 @@ def rehearse(cfg: Config, *modes: str) -> None:
             continue
         check_words(loader, f"{mode}_dataloader")
         evaluators = [] if mode == "train" else listed(cfg.get(f"{mode}_evaluator"))
+        training = (cfg.get("train_dataloader") or {}).get("dataset")
+        pipelines = [part.get("pipeline") or [] for part in leaves(training)]
         for evaluator in evaluators:
-            _check_masks(detector, evaluator, cfg, f"{mode}_evaluator")
+            check_masks(detector, evaluator, pipelines, f"{mode}_evaluator")
         place = f"{mode}_dataloader.dataset"
         for part in leaves(loader.get("dataset")):
             with config_errors(cfg):
@@ -86,7 +92,10 @@ def rehearse(cfg: Config, *modes: str) -> None:
 
 def _check_kinds(cfg: Config) -> None:
     """Those of parts that only the run itself can build, and late."""
-    init_default_scope(cfg.get("default_scope") or "mmdet")
+    scope = cfg.get("default_scope") or "mmdet"
+    if scope not in DATASETS.children and find_spec(scope) is None:
+        raise ToolError(f"there is no default_scope {scope!r}: write 'mmdet'")
+    init_default_scope(scope)
     optimizer = (cfg.get("optim_wrapper") or {}).get("optimizer") or {}
     check_kind(optimizer, OPTIMIZERS, "optim_wrapper.optimizer")
     for place, registry in (
@@ -126,26 +135,6 @@ def _check_channels(detector: nn.Module) -> None:
                 f"{neck.num_outs}: write neck=dict(num_outs={levels}), or as many "
                 "strides"
             )
-
-
-def _check_masks(
-    detector: nn.Module, evaluator: Mapping[str, Any], cfg: Config, place: str
-) -> None:
-    """Only a detector that learns masks predicts them."""
-    if "segm" not in listed(evaluator.get("metric")) or detector.with_mask:
-        return
-    # Some detectors make masks without a head that is called so, but learn them too.
-    training = cfg.get("train_dataloader") or {}
-    steps = [
-        step
-        for part in leaves(training.get("dataset"))
-        for step in part.get("pipeline") or []
-    ]
-    if steps and not any(step.get("with_mask") for step in steps):
-        raise ToolError(
-            f"{place}.metric has segm, but {type(detector).__name__} learns no masks: "
-            "write metric='bbox', or take a detector with a mask head"
-        )
 
 
 @torch.no_grad()

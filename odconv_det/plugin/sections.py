@@ -39,8 +39,10 @@ def check_kinds(cfg: Config) -> None:
     for name in _DICTS:
         if isinstance(value := cfg.get(name), _PLAIN):
             raise ToolError(f"{name} is {value!r}: write {name}=dict(...)")
-    for name in _LISTS:
-        for one in listed(cfg.get(name)):
+    hooks = cfg.get("default_hooks") or {}
+    sections = {name: listed(cfg.get(name)) for name in _LISTS}
+    for name, values in {**sections, "default_hooks": list(hooks.values())}.items():
+        for one in values:
             if isinstance(one, _PLAIN):
                 raise ToolError(f"{name} has {one!r}: write dict(type=...) for it")
     if isinstance(cfg.get("custom_hooks"), Mapping):

@@ -280,6 +280,32 @@ CONFIGS = [
         leaves_work_dir=True,
     ),
     Tool(
+        "save_best",
+        "best checkpoint by a number that is not computed",
+        "save_best is 'bbox_mAP', which val_evaluator does not give; did you mean "
+        "coco/bbox_mAP? (it gives coco/bbox_mAP, coco/bbox_mAP_50, ...)",
+        options("default_hooks.checkpoint.save_best=bbox_mAP"),
+    ),
+    Tool(
+        "scope",
+        "scope that is none",
+        "there is no default_scope 'mmdett': write 'mmdet'",
+        options("default_scope=mmdett"),
+    ),
+    Tool(
+        "init_text",
+        "file in place of `init_cfg`",
+        "init_cfg is 'foo.pth': write init_cfg=dict(type='Pretrained', "
+        "checkpoint='foo.pth')",
+        options("model.backbone.init_cfg=foo.pth"),
+    ),
+    Tool(
+        "default_hook",
+        "number in place of a hook",
+        "default_hooks has 5: write dict(type=...) for it",
+        options("default_hooks.logger=5"),
+    ),
+    Tool(
         "option_word",
         "`--cfg-options` without a value",
         "--cfg-options: 'depth' is not KEY=VALUE: write it so, without spaces",
