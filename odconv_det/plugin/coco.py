@@ -34,6 +34,11 @@ class CocoContent:
                 f"{path} cannot be read ({error.strerror}): ann_file names a COCO file"
             ) from error
         except ValueError as error:
+            if "BOM" in str(error):
+                raise ToolError(
+                    f"{path} begins with a byte order mark: save it as UTF-8 without "
+                    "one"
+                ) from error
             raise ToolError(
                 f"{path} is no whole JSON file ({error}): get it once more"
             ) from error

@@ -101,6 +101,10 @@ def check_weights(cfg: Config) -> None:
     elif cfg.get("resume") and Path(cfg.work_dir, "last_checkpoint").is_file():
         start = find_latest_checkpoint(cfg.work_dir)
         advice = f"{cfg.work_dir}/last_checkpoint names it: pass --resume FILE instead"
+        if not start.strip():
+            raise ToolError(
+                f"{cfg.work_dir}/last_checkpoint is empty: pass --resume FILE instead"
+            )
         check_file(start, "checkpoint", advice)
     if start and _is_torn(start):
         raise ToolError(f"checkpoint {start} is no whole torch file: get it once more")

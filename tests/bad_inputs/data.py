@@ -283,4 +283,11 @@ DATA = [
         "data/coco/annotations/instances_train2017.json: see its min_size",
         options("train_dataloader.dataset.filter_cfg.min_size=65"),
     ),
+    Tool(
+        "json_mark",
+        "annotations with a byte order mark",
+        "data/coco/annotations/instances_train2017.json begins with a byte order "
+        "mark: save it as UTF-8 without one",
+        spoil=written(TRAINING, b"\xef\xbb\xbf{}"),
+    ),
 ]

@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 
 from odconv_det.plugin.errors import ToolError
-from odconv_det.plugin.preflight import check_data, check_weights
+from odconv_det.plugin.preflight import check_data, check_weights, check_work_dir
 
 
 def dataset(root="data", **changes) -> dict:
@@ -89,6 +89,18 @@ def test_latest_checkpoint_that_was_deleted_is_an_error(tmp_path):
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_1.pth"))
     with pytest.raises(ToolError, match=r"epoch_1\.pth.*--resume"):
         check_weights(training(tmp_path, resume=True))
+
+
+def test_an_empty_note_of_the_latest_checkpoint_is_an_error(tmp_path):
+    (tmp_path / "last_checkpoint").touch()
+    with pytest.raises(ToolError, match="last_checkpoint is empty: pass --resume"):
+        check_weights(training(tmp_path, resume=True))
+
+
+def test_a_work_dir_is_taken_as_it_is_written(tmp_path):
+    (tmp_path / "~").touch()
+    with pytest.raises(ToolError, match="~ is a file"):
+        check_work_dir(Config(dict(work_dir="~/run")))
 
 
 def test_missing_imagenet_file_is_an_error_for_a_first_run(tmp_path):
