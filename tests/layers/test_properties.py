@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from odconv_det import set_temperature
 from odconv_det.core.dispatch import force
 from odconv_det.layers import CBAM, ECA, SE
+from odconv_det.layers.base import TemperedAttention
 from tests.layers.cases import VARIANTS, make, randomize
 from tests.layers.passes import run
 from tests.oracle import oracle, training_oracle
@@ -54,14 +55,20 @@ def _pairs(low: int, high: int) -> st.SearchStrategy[Pair]:
 
 @st.composite
 def cases(draw: st.DrawFn, smallest_batch: int = 1) -> Case:
-    """Any that a convolution takes; the output has at least one pixel."""
+    """Any that a convolution takes; the output has at least one pixel.
+
+    But for one class, of which torch's backward on a CPU may end the process in
+    channels_last (31 of 1500 drawn ``nn.Conv2d``, 0 of 4000 others): a single pixel
+    along an axis where the kernel can lie in the padding alone.
+    """
     groups = draw(st.integers(1, 4))
     width, filters = draw(st.sampled_from([(1, 1), (1, 2), (2, 1), (3, 2), (2, 3)]))
     kernel_size, stride = draw(_pairs(1, 4)), draw(_pairs(1, 3))
     padding, dilation = draw(_pairs(0, 3)), draw(_pairs(1, 2))
+    reach = [d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True)]
     smallest = [
-        max(d * (k - 1) + 1 - 2 * p, 1)
-        for k, p, d in zip(kernel_size, padding, dilation, strict=True)
+        max(r + 1 - 2 * p, 1 if p <= r else 2)
+        for r, p in zip(reach, padding, strict=True)
     ]
     more = draw(_pairs(0, 4))
     return Case(
@@ -118,7 +125,9 @@ def _layer(variant: str, case: Case, dtype: torch.dtype) -> nn.Module:
     layer = make(variant, **case.arguments)
     torch.manual_seed(case.seed)
     randomize(layer).to(dtype).train(case.training)
-    set_temperature(layer, case.temperature)
+    tempered = [m for m in layer.modules() if isinstance(m, TemperedAttention)]
+    assert set_temperature(layer, case.temperature) == len(tempered)
+    assert all(m.temperature == case.temperature for m in tempered)
     if case.channels_last:
         layer.to(memory_format=torch.channels_last)
     for name, parameter in layer.named_parameters():
@@ -131,14 +140,20 @@ def _reference(layer: nn.Module, x: Tensor) -> Tensor:
     return (training_oracle if layer.training else oracle)(layer, x)
 
 
-def _assert_close(found, expected, tolerance: float) -> None:
+def _assert_close(found, expected, tolerance: float, of_others: float = 1e-3) -> None:
+    """Relative to the value itself, and by a factor to the largest of all values."""
     assert set(found) == set(expected)
     largest = max(value.abs().max().item() for value in expected.values())
     for name, value in expected.items():
         own = value.abs().max().item()
         error = (found[name].double() - value).abs().max().item()
         assert found[name].shape == value.shape
-        assert error <= tolerance * (own + 1e-3 * largest), (name, error, own, largest)
+        assert error <= tolerance * (own + of_others * largest), (
+            name,
+            error,
+            own,
+            largest,
+        )
 
 
 def _input(channels: int, case: Case, dtype: torch.dtype) -> Tensor:
@@ -151,7 +166,7 @@ def _static_shape(layer: nn.Module, x: Tensor) -> torch.Size:
     return F.conv2d(x, kernel, None, *layer.geometry).shape
 
 
-def _assert_equals_the_oracle(layer: nn.Module, case: Case, tolerance: float) -> None:
+def _assert_equals_the_oracle(layer: nn.Module, case: Case, *tolerance: float) -> None:
     """Output, with and without gradients being asked for, and every gradient."""
     # In plain memory: in channels_last, autograd through the oracle was seen to give
     # a single small map a wrong gradient on a CPU, unlike the layer.
@@ -169,8 +184,8 @@ def _assert_equals_the_oracle(layer: nn.Module, case: Case, tolerance: float) ->
     exact = x.detach().double().clone(memory_format=plain)
     exact.requires_grad_(x.requires_grad)
     expected = run(reference, exact, grad.double(), _reference)
-    _assert_close({"y": y}, {"y": expected["y"]}, tolerance)
-    _assert_close(found, expected, tolerance)
+    _assert_close({"y": y}, {"y": expected["y"]}, *tolerance)
+    _assert_close(found, expected, *tolerance)
 
 
 @each_variant
@@ -184,13 +199,17 @@ def test_equals_the_oracle_in_double_precision(variant, case):
 
 @each_variant
 @given(case=cases())
-@few
+@reproducible
 @pytest.mark.filterwarnings("ignore:training with fewer than two samples")
 def test_equals_the_oracle_in_single_precision(variant, case):
-    """Where it is well conditioned: in eval mode, the attentions not too sharp."""
+    """Where it is well conditioned: in eval mode, the attentions not too sharp.
+
+    A gradient may be a small difference of large terms: its rounding is theirs. At most
+    8 eps were seen in 300 examples of each variant.
+    """
     case = case._replace(training=False, temperature=max(case.temperature, 1.0))
     layer = _layer(variant, case, torch.float32)
-    _assert_equals_the_oracle(layer, case, 64 * torch.finfo(torch.float32).eps)
+    _assert_equals_the_oracle(layer, case, 32 * torch.finfo(torch.float32).eps, 1.0)
 
 
 @each_variant
