@@ -151,7 +151,7 @@ LOGITS = {
 
 
 @pytest.mark.parametrize("logits", LOGITS)
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@each_precision
 @pytest.mark.parametrize("name, temperature", BIASED)
 def test_saturated_attentions_train(name, temperature, precision, logits):
     module = _module(name)
@@ -164,7 +164,7 @@ def test_saturated_attentions_train(name, temperature, precision, logits):
     _assert_finite(module.train(), _noise(*SHAPE), precision)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@each_precision
 @pytest.mark.parametrize("gain", [1e4, -1e4])
 @each_module
 def test_steep_attentions_train(name, gain, precision):
@@ -185,7 +185,7 @@ def test_steep_attentions_train(name, gain, precision):
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-30, 1e-2])
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@each_precision
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_constant_kernel_trains(name, precision, value):
     module = _module(name)
