@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 __all__ = ["Problem", "Runtime", "diagnose", "installed_distributions", "main", "probe"]
 
-# Tested: `make test STACK=torch`.
-LOWEST_TORCH = "2.4.0"
+# Tested: `make test STACK=torch`. Before 2.6 reading with weights_only could run code
+# all the same (CVE-2025-32434).
+LOWEST_TORCH = "2.6.0"
 
 INSTALL = "CFLAGS=-g0 pip install --no-build-isolation '.[onedl]'"
 REBUILD = (

@@ -20,7 +20,7 @@ ONEDL = {
 }
 OPENMMLAB = {
     **BASE,
-    "torch": "2.5.1",
+    "torch": "2.6.0",
     "mmengine": "0.10.7",
     "mmcv": "2.1.0",
     "mmdet": "3.3.0",
@@ -54,12 +54,12 @@ def test_torch_alone_is_no_problem_and_the_note_says_how_to_get_detectors():
     assert ".[onedl]" in note.fix
 
 
-@pytest.mark.parametrize("version", ["2.3.1", "1.13.1+cu117"])
+@pytest.mark.parametrize("version", ["2.5.1", "1.13.1+cu117"])
 def test_old_torch_is_named(version):
     assert version in only_problem({**ONEDL, "torch": version}).what
 
 
-def test_torch_2_10_is_newer_than_2_4():
+def test_torch_2_10_is_newer_than_2_6():
     assert diagnose({**ONEDL, "torch": "2.10.0"}, HEALTHY) == []
 
 

@@ -26,6 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUPPORTED = ((3, 10), (3, 12))
 DEFAULT = "onedl"
 TORCH_ONLY = "torch"
+SYMPY_OF_LOWEST_TORCH = "1.13.1"  # torch 2.6.0 admits no other
 
 # What a CUDA build is made for where no GPU is visible to ask (a login node, say).
 CUDA_ARCHITECTURES = "7.5;8.0;8.6;8.9;9.0+PTX"
@@ -143,7 +144,10 @@ def constraints_of(stack):
     if stack != TORCH_ONLY:
         return text
     lowest = runpy.run_path(str(ROOT / "odconv_det" / "env.py"))["LOWEST_TORCH"]
-    return re.sub(r"^torch==.*$", "torch==" + lowest, text, flags=re.MULTILINE)
+    for name, version in (("torch", lowest), ("sympy", SYMPY_OF_LOWEST_TORCH)):
+        pin = f"{name}=={version}"
+        text = re.sub(f"^{name}==.*$", pin, text, flags=re.MULTILINE)
+    return text
 
 
 # --- is there anything to do? ---------------------------------------------------------

@@ -33,7 +33,11 @@ def fetch(address: str, folder: Path, *, download: bool = True) -> Path:
         CheckpointError: if the address has no sha256, or its file another one.
         MissingCheckpointError: if the file is not there and cannot be downloaded.
     """
-    url, fragment = urldefrag(address)
+    try:
+        url, fragment = urldefrag(address)
+        name = urlsplit(url).path
+    except ValueError as error:
+        raise CheckpointError(f"{address} is no address ({error})") from None
     wanted = re.fullmatch("sha256=([0-9a-fA-F]{64})", fragment)
     if wanted is None:
         raise CheckpointError(
@@ -42,7 +46,6 @@ def fetch(address: str, folder: Path, *, download: bool = True) -> Path:
             "right file, or download it yourself and give its path"
         )
     sha256 = wanted[1].lower()
-    name = urlsplit(url).path
     suffix = next((one for one in _SUFFIXES if name.endswith(one)), ".pth")
     path = folder / f"{sha256}{suffix}"
     if path.is_file() and _hash_of(path) == sha256:

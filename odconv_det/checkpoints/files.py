@@ -42,7 +42,9 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} holds no state dict")
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
-            raise CheckpointError(f"{path} is no state dict: {key!r} is not a tensor")
+            raise CheckpointError(
+                f"{path} is no state dict: {str(key)[:80]!r} is not a tensor"
+            )
     return dict(content)
 
 
@@ -106,6 +108,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)  # a link that somebody put there would be followed
     try:
         yield part
         with open(part, "rb+") as file:

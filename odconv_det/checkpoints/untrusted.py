@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import struct
 import sys
 import threading
 import zipfile
@@ -70,7 +71,8 @@ def is_torch_file(path: str | os.PathLike[str]) -> bool:
     with open(path, "rb") as file:
         start = file.read(2)
     # The old format is a sequence of pickles of protocol 2 or later.
-    return start == b"\x80\x02" or (start == b"PK" and zipfile.is_zipfile(path))
+    pickles = [bytes([0x80, protocol]) for protocol in range(2, 6)]
+    return start in pickles or (start == b"PK" and zipfile.is_zipfile(path))
 
 
 def read_torch(
@@ -96,15 +98,18 @@ def read_torch(
             f"{path} is no whole torch file (an interrupted download, or a web page in "
             "its place?): get it once more"
         )
-    if _trusted:
-        print(
-            f"WARNING: --trust-checkpoint: {path} may run any code on this machine",
-            file=sys.stderr,
-            flush=True,
-        )
-        return torch.load(path, map_location=map_location, weights_only=False)
     try:
-        _check_archive(path)
+        if _trusted:
+            print(
+                f"WARNING: --trust-checkpoint: {path} may run any code on this machine",
+                file=sys.stderr,
+                flush=True,
+            )
+            return torch.load(path, map_location=map_location, weights_only=False)
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        else:
+            map_location = _Zeros(path.stat().st_size)
         with _allowed(_STAND_INS):
             content = torch.load(path, map_location=map_location, weights_only=True)
         return _Rebuild(make_history, path.stat().st_size).rebuild(content)
@@ -114,30 +119,91 @@ def read_torch(
         if refused := re.search(r"GLOBAL (\S+)|recognized function (.+)", str(error)):
             raise CheckpointError(
                 f"{path} was refused, because reading it could run code (it names "
-                f"{refused[1] or refused[2]}): where you trust it, pass "
+                f"{_short(refused[1] or refused[2])}): where you trust it, pass "
                 "--trust-checkpoint once and save its state_dict alone"
+            ) from None
+        if re.search(r"operand (149|14[0-8])", str(error)):  # FRAME, of protocol 4
+            raise CheckpointError(
+                f"{path} was saved with another pickle_protocol than torch's own: save "
+                "it once more without that argument"
             ) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = reason.partition(". ")[0]  # what torch advises is to take the risk
         raise CheckpointError(
-            f"{path} cannot be read ({reason}): get it once more"
+            f"{path} cannot be read ({_short(reason, 200)}): get it once more"
         ) from None
 
 
+def _short(text: object, length: int = 80) -> str:
+    """What a file says, fit for a line."""
+    if not isinstance(text, str):
+        return f"a {type(text).__name__}"
+    return "".join(c if c.isprintable() else "?" for c in text[:length])
+
+
 def _check_archive(path: Path) -> None:
-    """Raise CheckpointError for an archive that is damaged or larger unpacked."""
-    if not zipfile.is_zipfile(path):
-        return
+    """Raise CheckpointError for an archive that torch did not write, or not whole."""
+    _check_end(path)
     with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
+        members = archive.infolist()
+        if any(member.filename.endswith("/constants.pkl") for member in members):
+            raise CheckpointError(
+                "it is a TorchScript program, which is run to be read: save its "
+                "state_dict"
+            )
+        unpacked = sum(member.file_size for member in members)
         if unpacked > path.stat().st_size:
             raise CheckpointError(
                 f"it unpacks to {unpacked:,} bytes, more than the file has, and torch "
                 "does not compress"
             )
+        # What a compressed part really unpacks to is known only afterwards.
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise CheckpointError("it is compressed, and torch does not compress")
         # torch itself reads past a flipped bit.
         if damaged := archive.testzip():
-            raise CheckpointError(f"its part {damaged} is damaged, get it once more")
+            raise CheckpointError(
+                f"its part {_short(damaged)} is damaged (or was saved without "
+                "checksums), get it once more"
+            )
+
+
+def _check_end(path: Path) -> None:
+    """Raise CheckpointError where torch could see another archive than Python.
+
+    A large archive says where its list of parts is to be found; Python looks for that
+    in front of this word, torch where it says.
+    """
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 42, 0))
+        end = file.read()
+    if not end[-22:].startswith(b"PK\x05\x06"):
+        raise CheckpointError("something follows the end of its archive")
+    if end.startswith(b"PK\x06\x07"):
+        (place,) = struct.unpack_from("<Q", end, 8)
+        if place != size - 98:
+            raise CheckpointError("the list of its parts is not at the archive's end")
+
+
+class _Zeros:
+    """A ``map_location`` for the old format: on the CPU, all numbers 0 at first.
+
+    A file may leave out the numbers of a tensor, which would then be what the process
+    had in its memory before.
+
+    Args:
+        size: of the file, in bytes; its tensors cannot have more.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def __call__(self, storage: torch.UntypedStorage, _: str) -> torch.UntypedStorage:
+        self._left -= storage.nbytes()
+        if self._left < 0:
+            raise CheckpointError("its tensors have more numbers than the file")
+        return storage.fill_(0)
 
 
 # --- stand-ins: called by the unpickler in the place of what a file names -------------
@@ -147,7 +213,8 @@ def _stand_in(name: str) -> Callable[[Any], Any]:
     """Give a function or class the full name under which files ask for it."""
 
     def rename(thing: Any) -> Any:
-        thing.__module__, _, thing.__qualname__ = name.rpartition(".")
+        thing.__module__, _, thing.__name__ = name.rpartition(".")
+        thing.__qualname__ = thing.__name__  # torch reads one or the other
         return thing
 
     return rename
@@ -165,8 +232,9 @@ class _History:
 @_stand_in("builtins.getattr")
 def _method_of_history(owner: object, name: object) -> None:
     """A HistoryBuffer's list of its own methods, which are not taken from a file."""
-    if owner is not _History or name not in ("min", "max", "current", "mean"):
-        raise CheckpointError(f"it asks for the attribute {name!r}")
+    methods = ("min", "max", "current", "mean")
+    if owner is not _History or not isinstance(name, str) or name not in methods:
+        raise CheckpointError(f"it asks for the attribute {_short(name)}")
 
 
 @_stand_in("numpy.dtype")
@@ -174,8 +242,8 @@ class _NumberType:
     """A type of numbers; anything else raises."""
 
     def __init__(self, code: object, *_: object) -> None:
-        if not re.fullmatch("b1|[iuf][1248]", str(code)):
-            raise CheckpointError(f"it holds a NumPy array of type {code!r}")
+        if not isinstance(code, str) or not re.fullmatch("b1|[iuf][1248]", code):
+            raise CheckpointError(f"it holds a NumPy array of type {_short(code)}")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:

@@ -19,7 +19,7 @@ from odconv_det.core.kernels import Scales
 
 __all__ = ["attend", "modulate", "pool", "use_triton"]
 
-# Triton 3.0, which torch 2.4 brings, computes NaN where these kernels mask.
+# Triton 3.0 computes NaN where these kernels mask; 3.4 is the oldest that was tried.
 LOWEST_TRITON = (3, 4)
 
 _using: dict[str, ModuleType] = {}

@@ -27,7 +27,7 @@ def autocast_input(x: Tensor) -> Tensor:
 
 _NOTHING = nullcontext()
 
-# Asked here: torch.compile of torch 2.4 cannot trace the question.
+# Asked here: torch.compile of older torch cannot trace the question.
 _AUTOCAST_AVAILABLE = {
     name: torch.amp.is_autocast_available(name) for name in ("cpu", "cuda", "meta")
 }

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["ATTACKS", "GARBLED", "MARK"]
+__all__ = ["ATTACKS", "GARBLED", "MARK", "REASONS", "left_out", "saved"]
 
 # What the code in a malicious file would make in the working folder.
 MARK = "the file ran code"
@@ -99,6 +99,62 @@ def bomb() -> bytes:
     )
 
 
+def bomb_in_a_bomb() -> bytes:
+    """Two kilobytes that unpack to 64 MiB, and say that they do not."""
+    small = bytes(64 * 2**20)
+    content = repacked(weights(), extra={"x": small}, compression=zipfile.ZIP_BZIP2)
+    return content.replace(struct.pack("<I", len(small)), struct.pack("<I", 9))
+
+
+def two_archives() -> bytes:
+    """One archive for Python's reader, and a bomb for torch's."""
+    inner = bomb()
+    end = inner.rindex(b"PK\x05\x06")
+    count, size, place = struct.unpack_from("<HII", inner, end + 10)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x", b"x")
+    outer = file.getvalue()
+    outer_end = outer.rindex(b"PK\x05\x06")
+    _, outer_size, outer_place = struct.unpack_from("<HII", outer, outer_end + 10)
+
+    def list_at(place: int, size: int, count: int) -> bytes:
+        return struct.pack(
+            "<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, count, count, size, place
+        )
+
+    body = inner[:end] + list_at(place, size, count)
+    told = end  # where torch is told to look
+    body += outer[:outer_end]
+    body += list_at(len(body) - outer_end + outer_place, outer_size, 1)
+    body += struct.pack("<IIQI", 0x07064B50, 0, told, 1)
+    return body + b"PK\x05\x06" + bytes(4) + b"\xff" * 12 + bytes(2)
+
+
+class Scripted(torch.nn.Module):
+    """Its file is a program."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+
+def script() -> bytes:
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(Scripted()), file)
+    return file.getvalue()
+
+
+def left_out() -> bytes:
+    """The old format, with numbers that nobody wrote and the room for them."""
+    file = io.BytesIO()
+    torch.save({"weight": torch.zeros(7)}, file, _use_new_zipfile_serialization=False)
+    content, stream = file.getvalue(), io.BytesIO(file.getvalue())
+    for _ in range(4):  # magic, protocol, system, content
+        for _ in pickletools.genops(stream):
+            pass
+    return content[: stream.tell()] + pickled([]) + bytes(100)
+
+
 def expanded() -> bytes:
     """A tensor of 4 TiB whose numbers are all the same one in memory."""
     return saved({"weight": torch.zeros(1).expand(2**20, 2**20)})
@@ -154,6 +210,43 @@ def hook_of_parameter() -> bytes:
     return saved({"state_dict": {"weight": parameter}})
 
 
+def call_on_array(kind: bytes) -> bytes:
+    """The pickle that makes an empty array of another class."""
+    arguments = kind + b"K\x00\x85" + text("b") + b"\x87R."
+    return b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n" + arguments
+
+
+def array_of(raw: bytes) -> bytes:
+    """An array of numbers made of something else than bytes."""
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85"
+        + text("b")
+        + b"\x87R"
+    )
+    kind = b"cnumpy\ndtype\n" + text("i8") + b"\x89\x88\x87R"
+    return b"\x80\x02" + array + b"(K\x01K\x01\x85" + kind + b"\x89" + raw + b"tb."
+
+
+# Why each is refused: another reason would mean that its own check is gone.
+REASONS: dict[str, str] = {
+    "calls getattr on a class": "asks for the attribute __init__",
+    "array of pointers": "NumPy array of type O8",
+    "dict that hides a config": "holds no state dict",
+    "buffer that changes its class": "cannot be read",
+    "old format, storage without numbers": "more numbers than the file",
+    "zip bomb": "unpacks to 268,435,",
+    "zip bomb that lies about its size": "is compressed",
+    "two archives in one file": "not at the archive's end",
+    "TorchScript": "is a TorchScript program",
+    "class that is not listed": "could run code",
+    "sparse tensor": "tensor of the kind torch.sparse_coo|could run code",
+    "subclass of an array": "subclass of NumPy's array",
+    "array of text": "NumPy array of objects",
+    "tensor that is larger than its file": r"tensor of shape \(1048576, 1048576\)",
+    "tar with a path that climbs": "no whole torch file",
+    "member with a path that climbs": "inline_container",
+}
+
 ATTACKS: dict[str, Callable[[], bytes]] = {
     "calls os.system": lambda: saved({**weights(), "extra": RunsCode()}),
     "calls os.system, old format": lambda: saved(
@@ -176,6 +269,15 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "buffer that changes its class": changed_class,
     "old format, storage without numbers": empty_storage,
     "zip bomb": bomb,
+    "zip bomb that lies about its size": bomb_in_a_bomb,
+    "two archives in one file": two_archives,
+    "TorchScript": script,
+    "class that is not listed": lambda: saved({"size": {"w": torch.Generator()}}),
+    "sparse tensor": lambda: saved({"weight": torch.eye(3).to_sparse()}),
+    "subclass of an array": lambda: instead(
+        call_on_array(b"ccollections\nOrderedDict\n")
+    ),
+    "array of text": lambda: instead(array_of(text("AAAAAAAA"))),
     "tensor that is larger than its file": expanded,
     "tar with a path that climbs": climbing_tar,
     "member with a path that climbs": lambda: repacked(

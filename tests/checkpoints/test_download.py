@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import socket
 import threading
 
 import pytest
@@ -130,3 +131,17 @@ def test_nothing_is_downloaded_where_that_is_not_wanted(server, cache, offered):
     with pytest.raises(MissingCheckpointError):
         locate(address, download=False)
     assert server.requests == 0
+
+
+def test_a_server_that_says_nothing_is_given_up(cache, monkeypatch):
+    monkeypatch.setattr("odconv_det.checkpoints.download._SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/w.pth#sha256={'0' * 64}"
+        with pytest.raises(MissingCheckpointError, match="timed out"):
+            locate(address)
+
+
+@pytest.mark.parametrize("host", ["[::1", "\u2100.com"])
+def test_what_is_no_address_is_one_line(cache, host):
+    with pytest.raises(CheckpointError, match="is no address"):
+        locate(f"http://{host}/w.pth#sha256={'0' * 64}")

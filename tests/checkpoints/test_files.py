@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,6 +126,36 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_tensors(path, {"b": torch.zeros(1)})
     same(read_tensors(path), TENSORS)
     assert os.listdir(tmp_path) == ["w.pth"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """And its name before the next thing is done."""
+    events = []
+    fsync, replace = os.fsync, Path.replace
+
+    def flushed(descriptor):
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        events.append("flush folder" if folder else "flush file")
+        fsync(descriptor)
+
+    def renamed(self, target):
+        events.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_tensors(tmp_path / "w.pth", TENSORS)
+    assert events == ["flush file", "rename", "flush folder"]
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("mine")
+    path = tmp_path / "w.pth"
+    (tmp_path / f".w.pth.{os.getpid()}.part").symlink_to(other)
+    write_tensors(path, TENSORS)
+    assert other.read_text() == "mine"
+    assert not path.is_symlink()
 
 
 def test_refuses_another_suffix(tmp_path):

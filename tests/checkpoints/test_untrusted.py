@@ -14,7 +14,14 @@ from odconv_det.checkpoints import (
     untrusted,
     write_tensors,
 )
-from tests.checkpoints.malicious import ATTACKS, GARBLED, MARK, saved
+from tests.checkpoints.malicious import (
+    ATTACKS,
+    GARBLED,
+    MARK,
+    REASONS,
+    left_out,
+    saved,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +38,38 @@ def write(content: bytes):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_malicious_file_is_refused_and_leaves_nothing(attack):
     path = write(ATTACKS[attack]())
-    with pytest.raises(CheckpointError, match="weights.pth") as error:
+    reason = REASONS.get(attack, r"could run code \(it names \S+\)")
+    with pytest.raises(CheckpointError, match=f"weights.pth.*({reason})") as error:
         read_tensors(path)
     assert len(str(error.value).splitlines()) == 1
     assert os.listdir() == ["weights.pth"]
+
+
+def test_numbers_that_a_file_leaves_out_are_no_memory_of_the_process():
+    assert read_tensors(write(left_out()))["weight"].tolist() == [0] * 7
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_another_protocol_of_pickle_is_named(protocol, zipped):
+    options = dict(pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    path = write(saved({"weight": torch.ones(2)}, **options))
+    with pytest.raises(CheckpointError, match="another pickle_protocol"):
+        read_tensors(path)
+
+
+def test_what_a_file_says_is_cut_and_printable_in_a_message():
+    said = untrusted._short("\x1b[31m" + "x" * 10_000)
+    assert said == "?[31m" + "x" * 75
+    assert untrusted._short([[]] * 1000) == "a list"
+
+
+def test_a_trusted_file_that_is_damaged_is_one_line(monkeypatch):
+    monkeypatch.setattr(untrusted, "_trusted", True)
+    path = write(b"\x80\x02broken")
+    with pytest.raises(CheckpointError, match="weights.pth cannot be read"):
+        read_tensors(path)
 
 
 def test_a_dict_cannot_hide_what_it_holds():
