@@ -16,6 +16,8 @@ __all__ = ["end_when_stopped"]
 
 # Ctrl-C, and what Slurm and Kubernetes send some seconds before they kill.
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+# After these it is tried once more, where the first time had no effect.
+SECONDS = 5
 
 
 @contextmanager
@@ -42,10 +44,14 @@ def end_when_stopped(advice: str) -> Iterator[None]:
         if os.getpid() != process:
             _stop_worker(number)
             return
-        received.append(number)
+        if number in WORDS:
+            received.append(number)
         # Workers may be stopped as well, and their loader's complaint would come in
         # the middle of what is done here.
         signal.signal(signal.SIGCHLD, _nothing)
+        # Python drops what is raised in a finalizer or while it forks, and complains.
+        sys.unraisablehook = lambda _: None
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
         # A kind of exception that nobody on the way takes for an error to go on after.
         raise KeyboardInterrupt
 
@@ -56,17 +62,21 @@ def end_when_stopped(advice: str) -> Iterator[None]:
             usual(kind, *error)
 
     usual, sys.excepthook = sys.excepthook, report
-    before = {number: signal.getsignal(number) for number in WORDS}
+    numbers = (*WORDS, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:
             signal.signal(number, stop)
     try:
-        yield
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except BaseException:
         if not received:
             raise
         # Launchers pass on what the terminal has sent already.
-        before = dict.fromkeys(WORDS, _nothing)
+        before = dict.fromkeys(numbers, _nothing)
         if local_rank() == 0:
             line = f"{WORDS[received[0]]}: {advice}"
             print(line, file=sys.stderr, flush=True)

@@ -5,18 +5,22 @@ import os
 import signal
 import socket
 import sys
+import time
 from multiprocessing.resource_sharer import DupFd
 
 import pytest
 
+from odconv_det.plugin import signals
 from odconv_det.plugin.signals import WORDS, end_when_stopped
 
 
 @pytest.fixture(autouse=True)
 def _usual():
     """As in a process of its own, and afterwards as it was."""
+    complain = sys.unraisablehook
     usual = {
         signal.SIGINT: signal.default_int_handler,
+        signal.SIGALRM: signal.SIG_DFL,
         signal.SIGTERM: signal.SIG_DFL,
         signal.SIGCHLD: signal.SIG_DFL,
     }
@@ -24,6 +28,7 @@ def _usual():
     yield
     for number, how in before.items():
         signal.signal(number, how)
+    sys.unraisablehook = complain
 
 
 def handlers():
@@ -50,6 +55,48 @@ def test_what_the_signal_broke_on_its_way_is_not_shown(capsys):
     assert end.value.code == 143
     assert end.value.__suppress_context__
     assert capsys.readouterr().err == "terminated: go on\n"
+
+
+class Signals:
+    """Gets a signal where Python drops every exception."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_in_a_finalizer_is_not_lost(capfd, monkeypatch):
+    def work():
+        del [Signals()][0]
+        time.sleep(20)
+
+    monkeypatch.setattr(signals, "SECONDS", 0.2)
+    with pytest.raises(SystemExit) as end, end_when_stopped("go on"):
+        work()
+    assert end.value.code == 143
+    assert capfd.readouterr().err == "terminated: go on\n"
+
+
+def test_a_signal_at_the_very_end_of_the_work_does_not_come_later(monkeypatch):
+    monkeypatch.setattr(signals, "SECONDS", 0.1)
+    with end_when_stopped("go on"):
+        del [Signals()][0]
+    time.sleep(0.3)
+
+
+def test_a_worker_that_dies_meanwhile_does_not_complain(capfd):
+    def complain(*_):
+        raise RuntimeError("a worker is gone")
+
+    def work():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGCHLD)
+
+    signal.signal(signal.SIGCHLD, complain)
+    with pytest.raises(SystemExit), end_when_stopped("go on"):
+        work()
+    assert capfd.readouterr().err == "interrupted: go on\n"
 
 
 def test_a_signal_that_is_sent_twice_ends_once():
