@@ -45,7 +45,7 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
     if args.auto_scale_lr:
-        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+        if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
             raise ToolError(
                 f"--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size: "
                 "set it to the batch size that the learning rate is for"

@@ -11,7 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odconv_det.checkpoints.errors import CheckpointError, MissingCheckpointError
+from odconv_det.checkpoints.errors import (
+    CheckpointError,
+    MissingCheckpointError,
+    shown,
+)
 from odconv_det.checkpoints.untrusted import read_torch
 
 __all__ = [
@@ -43,7 +47,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             raise CheckpointError(
-                f"{path} is no state dict: {str(key)[:80]!r} is not a tensor"
+                f"{path} is no state dict: under the key {shown(key)} is no tensor"
             )
     return dict(content)
 
@@ -108,7 +112,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)  # a link that somebody put there would be followed
+    part.unlink(missing_ok=True)  # left by a killed process of this number
+    part.touch(exist_ok=False)  # a link that somebody puts there is not followed
     try:
         yield part
         with open(part, "rb+") as file:

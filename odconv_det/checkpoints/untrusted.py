@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from odconv_det.checkpoints.errors import CheckpointError
+from odconv_det.checkpoints.errors import CheckpointError, shown
 
 __all__ = ["add_trust_argument", "is_torch_file", "read_torch", "trust_files"]
 
@@ -68,11 +68,18 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
 
 def is_torch_file(path: str | os.PathLike[str]) -> bool:
     """Whether the file looks like one that ``torch.save`` wrote to its end."""
+    if _is_archive(path):
+        return zipfile.is_zipfile(path)
     with open(path, "rb") as file:
         start = file.read(2)
     # The old format is a sequence of pickles of protocol 2 or later.
-    pickles = [bytes([0x80, protocol]) for protocol in range(2, 6)]
-    return start in pickles or (start == b"PK" and zipfile.is_zipfile(path))
+    return start in [bytes([0x80, protocol]) for protocol in range(2, 6)]
+
+
+def _is_archive(path: str | os.PathLike[str]) -> bool:
+    """Whether torch takes the file for an archive, by the first bytes alone."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def read_torch(
@@ -81,11 +88,12 @@ def read_torch(
     map_location: Any = "cpu",
     make_history: MakeHistory | None = None,
 ) -> Any:
-    """What ``torch.save`` wrote to a file; every tensor is an ordinary one.
+    """What ``torch.save`` wrote to a file; every tensor is an ordinary one on the CPU.
 
     Args:
         path: of the file.
-        map_location: as of ``torch.load``.
+        map_location: as of ``torch.load``, for files that are trusted; other devices
+            than the CPU are for them alone.
         make_history: makes a ``HistoryBuffer``; without it they become ``None``.
 
     Raises:
@@ -106,20 +114,24 @@ def read_torch(
                 flush=True,
             )
             return torch.load(path, map_location=map_location, weights_only=False)
-        if zipfile.is_zipfile(path):
+        is_archive = _is_archive(path)
+        if is_archive:
             _check_archive(path)
-        else:
-            map_location = _Zeros(path.stat().st_size)
+        storages = _Storages(path.stat().st_size, filled=is_archive)
         with _allowed(_STAND_INS):
-            content = torch.load(path, map_location=map_location, weights_only=True)
-        return _Rebuild(make_history, path.stat().st_size).rebuild(content)
+            # Mapped, a storage that claims more numbers than its part of the archive
+            # ends with the file; else torch 2.6 hands out the memory behind it.
+            content = torch.load(
+                path, map_location=storages, weights_only=True, mmap=is_archive
+            )
+        return _Rebuild(make_history, storages).rebuild(content)
     except CheckpointError as error:
         raise CheckpointError(f"{path} was refused: {error}") from None
     except Exception as error:  # a damaged file can fail in any part of the reader
         if refused := re.search(r"GLOBAL (\S+)|recognized function (.+)", str(error)):
             raise CheckpointError(
                 f"{path} was refused, because reading it could run code (it names "
-                f"{_short(refused[1] or refused[2])}): where you trust it, pass "
+                f"{shown(refused[1] or refused[2])}): where you trust it, pass "
                 "--trust-checkpoint once and save its state_dict alone"
             ) from None
         if re.search(r"operand (149|14[0-8])", str(error)):  # FRAME, of protocol 4
@@ -130,15 +142,8 @@ def read_torch(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = reason.partition(". ")[0]  # what torch advises is to take the risk
         raise CheckpointError(
-            f"{path} cannot be read ({_short(reason, 200)}): get it once more"
+            f"{path} cannot be read ({shown(reason, 200)}): get it once more"
         ) from None
-
-
-def _short(text: object, length: int = 80) -> str:
-    """What a file says, fit for a line."""
-    if not isinstance(text, str):
-        return f"a {type(text).__name__}"
-    return "".join(c if c.isprintable() else "?" for c in text[:length])
 
 
 def _check_archive(path: Path) -> None:
@@ -163,7 +168,7 @@ def _check_archive(path: Path) -> None:
         # torch itself reads past a flipped bit.
         if damaged := archive.testzip():
             raise CheckpointError(
-                f"its part {_short(damaged)} is damaged (or was saved without "
+                f"its part {shown(damaged)} is damaged (or was saved without "
                 "checksums), get it once more"
             )
 
@@ -171,39 +176,55 @@ def _check_archive(path: Path) -> None:
 def _check_end(path: Path) -> None:
     """Raise CheckpointError where torch could see another archive than Python.
 
-    A large archive says where its list of parts is to be found; Python looks for that
-    in front of this word, torch where it says.
+    The list of parts stands right before the words that end an archive, and these say
+    where it is. Python reads it there, torch where they say.
     """
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 42, 0))
+        file.seek(max(size - 98, 0))
         end = file.read()
     if not end[-22:].startswith(b"PK\x05\x06"):
         raise CheckpointError("something follows the end of its archive")
-    if end.startswith(b"PK\x06\x07"):
-        (place,) = struct.unpack_from("<Q", end, 8)
-        if place != size - 98:
-            raise CheckpointError("the list of its parts is not at the archive's end")
+    list_size, list_place = struct.unpack_from("<II", end, len(end) - 10)
+    list_end = size - 22
+    if end[-42:].startswith(b"PK\x06\x07"):  # of archives of any size
+        list_end = size - 98
+        (place,) = struct.unpack_from("<Q", end, len(end) - 34)
+        if place != list_end or not end.startswith(b"PK\x06\x06"):
+            raise CheckpointError("its archive has two ends")
+        list_size, list_place = struct.unpack_from("<QQ", end, 40)
+    if list_place + list_size != list_end:
+        raise CheckpointError("its archive has two lists of parts")
 
 
-class _Zeros:
-    """A ``map_location`` for the old format: on the CPU, all numbers 0 at first.
-
-    A file may leave out the numbers of a tensor, which would then be what the process
-    had in its memory before.
+class _Storages:
+    """A ``map_location``: memory of the file's numbers, on the CPU.
 
     Args:
-        size: of the file, in bytes; its tensors cannot have more.
+        size: of the file, in bytes; all storages together cannot have more.
+        filled: whether they have their numbers already. In the old format these come
+            later, and a file may leave them out: they are 0 then, instead of what the
+            process had in its memory before.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, filled: bool) -> None:
         self._left = size
+        self._filled = filled
+        self._known: dict[int, torch.UntypedStorage] = {}
 
     def __call__(self, storage: torch.UntypedStorage, _: str) -> torch.UntypedStorage:
         self._left -= storage.nbytes()
         if self._left < 0:
             raise CheckpointError("its tensors have more numbers than the file")
-        return storage.fill_(0)
+        # What is mapped would change, or end, with the file.
+        kept = storage.clone() if self._filled else storage.fill_(0)
+        self._known[kept.data_ptr()] = kept
+        return kept
+
+    def has(self, tensor: Tensor) -> bool:
+        """Whether the tensor's numbers come from the file."""
+        storage = tensor.untyped_storage()
+        return storage.nbytes() == 0 or storage.data_ptr() in self._known
 
 
 # --- stand-ins: called by the unpickler in the place of what a file names -------------
@@ -234,7 +255,7 @@ def _method_of_history(owner: object, name: object) -> None:
     """A HistoryBuffer's list of its own methods, which are not taken from a file."""
     methods = ("min", "max", "current", "mean")
     if owner is not _History or not isinstance(name, str) or name not in methods:
-        raise CheckpointError(f"it asks for the attribute {_short(name)}")
+        raise CheckpointError(f"it asks for the attribute {shown(name)}")
 
 
 @_stand_in("numpy.dtype")
@@ -243,7 +264,7 @@ class _NumberType:
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not re.fullmatch("b1|[iuf][1248]", code):
-            raise CheckpointError(f"it holds a NumPy array of type {_short(code)}")
+            raise CheckpointError(f"it holds a NumPy array of type {shown(code)}")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -320,13 +341,12 @@ class _Rebuild:
 
     Args:
         make_history: as of :func:`read_torch`.
-        size: of the file, in bytes; its tensors cannot have more.
+        storages: of the file; its tensors can have no others.
     """
 
-    def __init__(self, make_history: MakeHistory | None, size: int) -> None:
+    def __init__(self, make_history: MakeHistory | None, storages: _Storages) -> None:
         self._make_history = make_history
-        self._size = size
-        self._storages: dict[int, int] = {}
+        self._storages = storages
         # Each object once: a file may refer to one from very many places.
         self._done: dict[int, tuple[Any, Any]] = {}
 
@@ -366,10 +386,11 @@ class _Rebuild:
         vars(tensor).clear()  # a file can give it any attributes
         if tensor.layout is not torch.strided or tensor.is_meta:
             raise CheckpointError(f"it holds a tensor of the kind {tensor.layout}")
-        storage = tensor.untyped_storage()
-        self._storages[storage.data_ptr()] = storage.nbytes()
-        expanded = tensor.numel() * tensor.element_size() > storage.nbytes()
-        if expanded or sum(self._storages.values()) > self._size:
+        if not self._storages.has(tensor):
+            raise CheckpointError(
+                f"the numbers of a tensor of shape {tuple(tensor.shape)} are not in it"
+            )
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise CheckpointError(
                 f"a tensor of shape {tuple(tensor.shape)} has more numbers than the "
                 "file"

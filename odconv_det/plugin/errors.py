@@ -1,6 +1,7 @@
 """How the tools tell a person what is wrong: one line, and an exit status."""
 
 import errno
+import logging
 import os
 import sys
 import time
@@ -10,10 +11,11 @@ from contextlib import contextmanager
 
 from odconv_det.checkpoints import CheckpointError
 
-__all__ = ["ToolError", "local_rank", "one_line_errors"]
+__all__ = ["NO_ROOM", "ToolError", "local_rank", "one_line_errors"]
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# The disk, the quota, the greatest size of a file.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ToolError(Exception):
@@ -27,6 +29,9 @@ def one_line_errors() -> Iterator[None]:
     In Python's development mode (`python -X dev`, or PYTHONDEVMODE=1 for the processes
     of a launcher) the traceback stands in front of the line.
     """
+    # On a full disk the log cannot be written either, and each of its lines would be a
+    # traceback until the run ends.
+    logging.raiseExceptions = sys.flags.dev_mode
     try:
         yield
     except (ToolError, CheckpointError, OSError) as error:
@@ -45,7 +50,7 @@ def one_line_errors() -> Iterator[None]:
 
 def _spell(error: OSError) -> str | None:
     """What a person can do about it; ``None`` if it is about no disk and no file."""
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return f"{error.strerror}: make room, and go on with --resume"
     if error.filename is None:
         return None

@@ -6,6 +6,7 @@ from mmengine.fileio import LocalBackend, register_backend
 
 from odconv_det.checkpoints.errors import CheckpointError
 from odconv_det.checkpoints.files import whole_file
+from odconv_det.plugin.errors import NO_ROOM
 
 __all__ = ["WHOLE_FILES", "WholeFileBackend"]
 
@@ -33,10 +34,12 @@ class WholeFileBackend(LocalBackend):
             with whole_file(path) as part:
                 part.write_bytes(content)
         except OSError as error:
+            mend = "see to the folder"
+            if error.errno in NO_ROOM:
+                mend = f"make room for {len(content) / 2**20:.0f} MiB there"
             raise CheckpointError(
                 f"{path} could not be written ({error.strerror}), earlier checkpoints "
-                "are untouched: make room for "
-                f"{len(content) / 2**20:.0f} MiB there and go on with --resume"
+                f"are untouched: {mend} and go on with --resume"
             ) from error
 
 

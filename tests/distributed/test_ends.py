@@ -148,3 +148,14 @@ def test_a_process_that_fails_ends_the_job(start):
     last = output.strip().splitlines()[-1]
     assert last.startswith("error: process ")
     assert "ChildFailedError" not in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_launcher_ends_the_job_with_one_line(start, number):
+    job = start(2, "go on")
+    job.arrivals()
+    job.process.send_signal(number)
+    status, output = job.end()
+    assert status == 128 + number
+    assert "Traceback" not in output
+    assert "the same command with --resume" in output.strip().splitlines()[-1]

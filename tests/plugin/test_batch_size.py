@@ -143,6 +143,16 @@ def test_says_and_does_nothing_without_a_change(changes, said):
     assert runner.optim_wrapper.param_groups == [dict(lr=0.1, initial_lr=1.0)]
 
 
+def test_a_rate_that_nothing_is_known_of_is_not_scaled_and_stays_unknown(said):
+    hook, runner = resume(ENTRY, enable=True, key=False)
+    (message,) = said
+    assert "does not say for how many images" in message
+    assert runner.optim_wrapper.param_groups == [dict(lr=0.1, initial_lr=1.0)]
+    checkpoint = {"meta": {}}
+    hook.before_save_checkpoint(runner, checkpoint)
+    assert checkpoint == {"meta": {}}
+
+
 @pytest.mark.parametrize("changes", [dict(processes=1), dict(images=4)])
 def test_warns_of_fewer_processes_and_of_more_images(changes, said):
     resume(ENTRY, **changes)

@@ -99,7 +99,7 @@ def test_thirty_kills_lose_at_most_one_interval(folder, forge):
         by_step = kills % 2  # or by time
         child = forge.start(
             *(folder, TRAIN, "tiny.py", "--work-dir", work, "--resume"),
-            KILL_AT=str(draw.randint(1, 40) if by_step else 0),
+            KILL_AT=str(draw.randint(1, 50) if by_step else 0),
         )
         if not by_step:
             wait_for_words("Checkpoints will be saved", child)

@@ -1,5 +1,7 @@
 """One line for a person, a traceback for a developer."""
 
+import logging
+import re
 import sys
 from types import SimpleNamespace
 
@@ -45,3 +47,37 @@ def test_the_development_mode_of_python_shows_where_it_comes_from(monkeypatch, c
     said = capsys.readouterr().err
     assert "KeyError: 'the cause'" in said
     assert said.endswith("error: nothing there\n")
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (OSError(28, "No space left on device"), "No space left.*make room.*--resume"),
+        (PermissionError(13, "Permission denied", "w.pth"), "w.pth cannot be used"),
+    ],
+)
+def test_an_error_of_the_disk_is_one_line(error, line, capsys):
+    with pytest.raises(SystemExit) as end, one_line_errors():
+        raise error
+    assert end.value.code == 2
+    [said] = capsys.readouterr().err.splitlines()
+    assert re.match(f"error: {line}", said)
+
+
+def test_an_error_of_a_connection_keeps_its_traceback():
+    with pytest.raises(ConnectionResetError), one_line_errors():
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+
+def test_a_log_that_cannot_be_written_is_no_traceback_a_line(capsys, monkeypatch):
+    class Full(logging.Handler):
+        def emit(self, record):
+            try:
+                raise OSError(28, "No space left on device")
+            except OSError:
+                self.handleError(record)
+
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    with one_line_errors():
+        Full().handle(logging.makeLogRecord({}))
+    assert capsys.readouterr().err == ""

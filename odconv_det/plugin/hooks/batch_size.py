@@ -24,16 +24,19 @@ class BatchSizeHook(Hook):
     ``--auto-scale-lr`` say. With ``auto_scale_lr.enable`` the hook makes them those
     that this flag gives a first run; without, it warns if an iteration has more or
     fewer images than before, all processes together. It says nothing where nothing
-    changed or the checkpoint is one without this entry in its ``meta``.
+    changed. The checkpoint of a run without this hook does not say what its learning
+    rate is for: that goes on as it is, with a warning if it was to be scaled.
     """
 
     def __init__(self) -> None:
+        self._resumed = False
         self._before: dict[str, int] | None = None
         self._suited: int | None = None  # how many images the learning rate is for
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember what the run had that goes on."""
-        if runner._resume:
+        self._resumed = runner._resume
+        if self._resumed:
             before = checkpoint.get("meta", {}).get(_KEY)
             if isinstance(before, dict) and {"processes", "images", "suited"} <= set(
                 before
@@ -48,6 +51,16 @@ class BatchSizeHook(Hook):
         total = images["processes"] * images["images"]
         base = settings.get("base_batch_size", total)
         before = self._before
+        if self._resumed and before is None:
+            if enabled:
+                print_log(
+                    "the checkpoint does not say for how many images its learning rate "
+                    "is: it goes on unchanged; for another one start from the file "
+                    "with load_from instead",
+                    "current",
+                    logging.WARNING,
+                )
+            return
         self._suited = total if enabled else before["suited"] if before else base
         if before is None:
             return
@@ -73,8 +86,9 @@ class BatchSizeHook(Hook):
         self, runner: Runner, checkpoint: dict[str, Any]
     ) -> None:
         """Write what :meth:`before_train` compares."""
-        entry = _processes_and_images(runner)
-        checkpoint["meta"][_KEY] = dict(entry, suited=self._suited)
+        if self._suited is not None:
+            entry = _processes_and_images(runner)
+            checkpoint["meta"][_KEY] = dict(entry, suited=self._suited)
 
 
 def _processes_and_images(runner: Runner) -> dict[str, int]:

@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from odconv_det.checkpoints import CheckpointError
 from odconv_det.plugin.file_backend import WHOLE_FILES
 from odconv_det.plugin.loading import load_checkpoint
 
@@ -75,14 +76,15 @@ class SafeCheckpointHook(CheckpointHook):
         kept = info.pop("keep_ckpt_ids", [])
         super().before_train(runner)  # which would remove what a file tells it to
         if is_main_process():
-            for path in Path(self.out_dir).glob(".*.part"):
-                if _LEFT_OVER.fullmatch(path.name):
-                    path.unlink(missing_ok=True)
+            for folder in {self.out_dir, runner.work_dir}:
+                for path in Path(folder).glob(".*.part"):
+                    if _LEFT_OVER.fullmatch(path.name):
+                        path.unlink(missing_ok=True)
         # A run that goes on from another folder has no say about the files of this one.
         here = runner.iter > 0 and self._is_here(runner._load_from)
         if here:
             self._take_over(runner, [step for step in kept if isinstance(step, int)])
-        self._find_bests(info, forget=here)
+        self._find_bests(info, here)
         if here and self.save_best is not None:
             self._adopt_bests(runner)
         self._set_bests({key: info.get(key) for key in self._bests()})
@@ -95,7 +97,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _take_over(self, runner: Runner, kept: list[int]) -> None:
         info = runner.message_hub.runtime_info
-        self.last_ckpt = info.get("last_ckpt")
+        if "last_ckpt" in info:
+            self.last_ckpt = str(self._here(str(info["last_ckpt"])))
         superfluous = list(info.get(_SUPERFLUOUS, ()))
         if self.max_keep_ckpts > 0:
             superfluous += map(self.filename_tmpl.format, kept[: -self.max_keep_ckpts])
@@ -105,20 +108,21 @@ class SafeCheckpointHook(CheckpointHook):
         if is_main_process():
             self._remove(superfluous)
 
-    def _find_bests(self, info: dict[str, Any], forget: bool) -> None:
+    def _find_bests(self, info: dict[str, Any], here: bool) -> None:
         """The best checkpoints, wherever the run's folder was before.
 
-        One that was removed is forgotten, so that the next one is the best; with one
-        that is elsewhere the next ones have to compare.
+        One that was removed is forgotten, so that the next one is the best. Those of a
+        run that goes on from another folder stay there; the next ones have to compare.
         """
         for key in [key for key in info if key.startswith("best_ckpt")]:
-            path = self._here(str(info[key]))
-            info[key] = str(path)
-            if not path.is_file():
+            path = self._here(str(info.pop(key)))
+            if not here:
+                continue
+            if path.is_file():
+                info[key] = str(path)
+            else:
                 print_log(f"the best checkpoint {path} is not there", "current")
-                del info[key]
-                if forget:
-                    info.pop(key.replace("best_ckpt", "best_score", 1), None)
+                info.pop(key.replace("best_ckpt", "best_score", 1), None)
 
     def _adopt_bests(self, runner: Runner) -> None:
         """Finish what a killed run wrote last: a best checkpoint that no other knows.
@@ -133,10 +137,14 @@ class SafeCheckpointHook(CheckpointHook):
         self._earlier_bests = {key: info[key] for key in self._bests() if key in info}
         adopted = False
         for path in sorted({str(path) for path in found} - set(named)):
-            content = load_checkpoint(path)
+            try:
+                content = load_checkpoint(path)
+            except CheckpointError as error:  # another hook may have written it
+                print_log(f"not adopted: {error}", "current")
+                continue
             if content["meta"].get("experiment_name") == self._writer:
                 known = content["message_hub"]["runtime_info"]
-                for key in [key for key in known if key.startswith("best_")]:
+                for key in _told_of(path, known):
                     runner.message_hub.update_info(key, known[key])
                 adopted = True
         if adopted:
@@ -242,3 +250,15 @@ class SafeCheckpointHook(CheckpointHook):
     def _here(self, path: str) -> Path:
         """The file of this name in the folder of checkpoints."""
         return Path(self.out_dir, Path(path).name)
+
+
+def _told_of(path: str, info: Mapping[str, Any]) -> list[str]:
+    """The keys under which a best checkpoint tells of itself: its path, its score.
+
+    Of the best ones by other metrics it knows what was so before it.
+    """
+    name = Path(path).name
+    keys = [key for key in info if key.startswith("best_ckpt")]
+    own = [key for key in keys if Path(str(info[key])).name == name]
+    scores = [key.replace("best_ckpt", "best_score", 1) for key in own]
+    return own + [key for key in scores if key in info]

@@ -154,7 +154,7 @@ def test_killed_at_any_step_a_run_finds_whole_files_and_cleans_up(
         pass
 
     options = dict(max_keep_ckpts=2, save_best="mAP" if scores[0] else None)
-    for step in range(1, 60):
+    for step in range(1, 99):
         folder = tmp_path / str(step)
         folder.mkdir()
         left = [step]
@@ -213,6 +213,37 @@ def test_a_best_one_that_no_checkpoint_knows_is_adopted(tmp_path):
         assert info["best_ckpt"] == str(tmp_path / "best_mAP_epoch_1.pth")
 
 
+@pytest.mark.parametrize("metrics", [["box", "mask"], ["mask", "box"]])
+def test_of_two_metrics_the_latest_best_ones_are_adopted(tmp_path, metrics):
+    options = dict(save_best=metrics, rule="greater")
+    hook, runner = start(tmp_path, **options)
+    epoch(hook, runner)
+    hook.after_val_epoch(runner, dict(box=0.1, mask=0.1))
+    epoch(hook, runner)
+    before = (tmp_path / "epoch_2.pth").read_bytes()
+    hook.after_val_epoch(runner, dict(box=0.5, mask=0.4))
+    (tmp_path / "epoch_2.pth").write_bytes(before)  # killed before it was told
+    hook, runner = resume(tmp_path, tmp_path / "epoch_2.pth", **options)
+    info = read_torch(tmp_path / "epoch_2.pth")["message_hub"]["runtime_info"]
+    for name, score in dict(box=0.5, mask=0.4).items():
+        assert info[f"best_score_{name}"] == score
+        assert info[f"best_ckpt_{name}"] == str(tmp_path / f"best_{name}_epoch_2.pth")
+    epoch(hook, runner)
+    hook.after_val_epoch(runner, dict(box=0.6, mask=0.6))
+    bests = [name for name in names(tmp_path) if "best" in name]
+    assert bests == ["best_box_epoch_3.pth", "best_mask_epoch_3.pth"]
+
+
+def test_a_best_one_that_is_not_whole_keeps_nobody_from_resuming(tmp_path):
+    """As MMEngine's own hook leaves it when it is killed."""
+    hook, runner = start(tmp_path, save_best="mAP")
+    epoch(hook, runner)
+    (tmp_path / "best_mAP_epoch_1.pth").write_bytes(b"PK")
+    hook, runner = resume(tmp_path, tmp_path / "epoch_1.pth", save_best="mAP")
+    epoch(hook, runner, score=0.1)
+    assert "best_mAP_epoch_2.pth" in names(tmp_path)
+
+
 def test_a_best_one_of_another_run_is_not_adopted(tmp_path):
     hook, runner = start(tmp_path, save_best="mAP")
     epoch(hook, runner)
@@ -242,6 +273,9 @@ def test_a_run_that_goes_on_in_another_folder_removes_nothing_there(tmp_path):
     assert names(new) == before
     epoch(hook, runner, score=0.5)  # not better than the one in the old folder
     assert "best_mAP_epoch_3.pth" not in names(new)
+    epoch(hook, runner, score=0.95)
+    assert {"best_mAP_epoch_1.pth", "best_mAP_epoch_4.pth"} < set(names(new))
+    assert "best_mAP_epoch_1.pth" in names(old)
 
 
 def test_a_best_one_stays_until_a_checkpoint_knows_the_better_one(tmp_path, events):
@@ -408,6 +442,14 @@ def test_a_disk_that_takes_no_more_is_one_line(tmp_path, monkeypatch):
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(CheckpointError, match="No space left.*make room.*--resume"):
             epoch(hook, runner)
+
+    def forbidden(self, content):
+        raise OSError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", forbidden)
+        with pytest.raises(CheckpointError, match="denied.*see to the folder"):
+            epoch(hook, runner)
     assert names(tmp_path) == ["epoch_1.pth", "last_checkpoint"]
 
 
@@ -416,6 +458,13 @@ def test_checkpoints_may_lie_elsewhere(tmp_path):
     hook, runner = start(tmp_path / "run", out_dir=str(tmp_path / "elsewhere"))
     epoch(hook, runner)
     assert names(tmp_path / "elsewhere" / "run") == ["epoch_1.pth"]
+    (tmp_path / "run" / ".last_checkpoint.77.part").write_text("of a killed process")
+    resume(
+        tmp_path / "run",
+        tmp_path / "elsewhere" / "run" / "epoch_1.pth",
+        out_dir=str(tmp_path / "elsewhere"),
+    )
+    assert names(tmp_path / "run") == ["last_checkpoint"]
     pointer = (tmp_path / "run" / "last_checkpoint").read_text()
     assert pointer == str(tmp_path / "elsewhere" / "run" / "epoch_1.pth")
 
