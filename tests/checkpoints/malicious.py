@@ -236,7 +236,7 @@ REASONS: dict[str, str] = {
     "old format, storage without numbers": "more numbers than the file",
     "zip bomb": "unpacks to 268,435,",
     "zip bomb that lies about its size": "is compressed",
-    "two archives in one file": "not at the archive's end",
+    "two archives in one file": "its archive has two ends",
     "TorchScript": "is a TorchScript program",
     "class that is not listed": "could run code",
     "sparse tensor": "tensor of the kind torch.sparse_coo|could run code",

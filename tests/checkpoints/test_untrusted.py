@@ -14,6 +14,7 @@ from odconv_det.checkpoints import (
     untrusted,
     write_tensors,
 )
+from odconv_det.checkpoints.errors import shown
 from tests.checkpoints.malicious import (
     ATTACKS,
     GARBLED,
@@ -60,9 +61,9 @@ def test_another_protocol_of_pickle_is_named(protocol, zipped):
 
 
 def test_what_a_file_says_is_cut_and_printable_in_a_message():
-    said = untrusted._short("\x1b[31m" + "x" * 10_000)
+    said = shown("\x1b[31m" + "x" * 10_000)
     assert said == "?[31m" + "x" * 75
-    assert untrusted._short([[]] * 1000) == "a list"
+    assert shown([[]] * 1000) == "a list"
 
 
 def test_a_trusted_file_that_is_damaged_is_one_line(monkeypatch):
