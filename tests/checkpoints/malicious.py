@@ -131,6 +131,24 @@ def two_archives() -> bytes:
     return body + b"PK\x05\x06" + bytes(4) + b"\xff" * 12 + bytes(2)
 
 
+def two_lists() -> bytes:
+    """The list of parts is not where the archive says."""
+    content = repacked(weights())
+    (place,) = struct.unpack_from("<I", content, len(content) - 6)
+    return content[:place] + bytes(100) + content[place:]
+
+
+def behind_its_part() -> bytes:
+    """A tensor that claims more numbers than its part of the archive has."""
+    content = {"weight": torch.zeros(7)}
+    many = b"J" + struct.pack("<i", 10_000)
+    return repacked(
+        content,
+        lambda data: data.replace(b"K\x07", many),
+        {"archive/x": bytes(range(200)) * 250},
+    )
+
+
 class Scripted(torch.nn.Module):
     """Its file is a program."""
 
@@ -237,6 +255,8 @@ REASONS: dict[str, str] = {
     "zip bomb": "unpacks to 268,435,",
     "zip bomb that lies about its size": "is compressed",
     "two archives in one file": "its archive has two ends",
+    "two lists in one archive": "its archive has two lists of parts",
+    "memory of the process": r"numbers of a tensor of shape \(7,\) are not in it",
     "TorchScript": "is a TorchScript program",
     "class that is not listed": "could run code",
     "sparse tensor": "tensor of the kind torch.sparse_coo|could run code",
@@ -271,6 +291,8 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "zip bomb": bomb,
     "zip bomb that lies about its size": bomb_in_a_bomb,
     "two archives in one file": two_archives,
+    "two lists in one archive": two_lists,
+    "memory of the process": lambda: instead(call("torch.FloatTensor", 7)),
     "TorchScript": script,
     "class that is not listed": lambda: saved({"size": {"w": torch.Generator()}}),
     "sparse tensor": lambda: saved({"weight": torch.eye(3).to_sparse()}),

@@ -158,6 +158,25 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path):
     assert not path.is_symlink()
 
 
+def test_a_link_that_comes_after_it_was_looked_for_is_an_error(tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / f".w.pth.{os.getpid()}.part").symlink_to(other)
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: None)
+    with pytest.raises(FileExistsError):
+        write_tensors(tmp_path / "w.pth", TENSORS)
+    assert other.read_text() == "mine"
+
+
+def test_a_key_without_end_is_a_short_line(tmp_path):
+    key = ()
+    for _ in range(15):
+        key = (key, key)
+    torch.save({key: torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="under the key a tuple is no tensor"):
+        read_tensors(tmp_path / "w.pth")
+
+
 def test_refuses_another_suffix(tmp_path):
     with pytest.raises(ValueError, match=r"w\.onnx"):
         write_tensors(tmp_path / "w.onnx", TENSORS)

@@ -20,6 +20,7 @@ from tests.checkpoints.malicious import (
     GARBLED,
     MARK,
     REASONS,
+    behind_its_part,
     left_out,
     saved,
 )
@@ -48,6 +49,19 @@ def test_a_malicious_file_is_refused_and_leaves_nothing(attack):
 
 def test_numbers_that_a_file_leaves_out_are_no_memory_of_the_process():
     assert read_tensors(write(left_out()))["weight"].tolist() == [0] * 7
+
+
+def test_no_tensor_has_numbers_from_outside_its_file():
+    content = behind_its_part()
+    weight = read_tensors(write(content))["weight"]
+    assert len(weight) == 10_000
+    assert weight.numpy().tobytes() in content
+
+
+def test_tensors_do_not_change_with_their_file():
+    tensors = read_tensors(write(saved({"weight": torch.ones(1000)})))
+    write(bytes(10_000))
+    assert tensors["weight"].eq(1).all()
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
