@@ -88,12 +88,11 @@ def read_torch(
     map_location: Any = "cpu",
     make_history: MakeHistory | None = None,
 ) -> Any:
-    """What ``torch.save`` wrote to a file; every tensor is an ordinary one on the CPU.
+    """What ``torch.save`` wrote to a file; every tensor is an ordinary one.
 
     Args:
         path: of the file.
-        map_location: as of ``torch.load``, for files that are trusted; other devices
-            than the CPU are for them alone.
+        map_location: as of ``torch.load``.
         make_history: makes a ``HistoryBuffer``; without it they become ``None``.
 
     Raises:
@@ -117,7 +116,7 @@ def read_torch(
         is_archive = _is_archive(path)
         if is_archive:
             _check_archive(path)
-        storages = _Storages(path.stat().st_size, filled=is_archive)
+        storages = _Storages(path.stat().st_size, is_archive, map_location)
         with _allowed(_STAND_INS):
             # Mapped, a storage that claims more numbers than its part of the archive
             # ends with the file; else torch 2.6 hands out the memory behind it.
@@ -198,26 +197,31 @@ def _check_end(path: Path) -> None:
 
 
 class _Storages:
-    """A ``map_location``: memory of the file's numbers, on the CPU.
+    """A ``map_location`` that knows the memory of the file's numbers.
 
     Args:
         size: of the file, in bytes; all storages together cannot have more.
         filled: whether they have their numbers already. In the old format these come
             later, and a file may leave them out: they are 0 then, instead of what the
             process had in its memory before.
+        map_location: as of ``torch.load``.
     """
 
-    def __init__(self, size: int, filled: bool) -> None:
+    def __init__(self, size: int, filled: bool, map_location: Any) -> None:
         self._left = size
         self._filled = filled
+        self._move = torch.serialization._get_restore_location(map_location)
         self._known: dict[int, torch.UntypedStorage] = {}
 
-    def __call__(self, storage: torch.UntypedStorage, _: str) -> torch.UntypedStorage:
+    def __call__(
+        self, storage: torch.UntypedStorage, location: str
+    ) -> torch.UntypedStorage:
         self._left -= storage.nbytes()
         if self._left < 0:
             raise CheckpointError("its tensors have more numbers than the file")
         # What is mapped would change, or end, with the file.
-        kept = storage.clone() if self._filled else storage.fill_(0)
+        own = storage.clone() if self._filled else storage.fill_(0)
+        kept = self._move(own, location)
         self._known[kept.data_ptr()] = kept
         return kept
 
