@@ -27,7 +27,7 @@ from odconv_det.checkpoints import (
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("source", help="file of the release, or an odconv:// address")
     parser.add_argument(
         "output",

@@ -18,7 +18,7 @@ from odconv_det.plugin.signals import end_when_stopped
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint to evaluate")
     parser.add_argument("--out", help="write the predictions to this .pkl file")

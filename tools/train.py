@@ -18,7 +18,7 @@ GO_ON = "the same command with --resume goes on from the last checkpoint, if any
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("config", help="config file")
     parser.add_argument("--amp", action="store_true", help="mixed precision (GPU)")
     parser.add_argument(

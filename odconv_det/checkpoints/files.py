@@ -37,7 +37,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             string keys, or needs code of its own to be read.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a path that is too long
         raise MissingCheckpointError(f"no weight file at {path}")
     content = _read_safetensors(path) if _is_safetensors(path) else read_torch(path)
     if isinstance(content, Mapping) and "state_dict" in content:

@@ -83,8 +83,8 @@ def locate(address: str, *, download: bool = True) -> Path:
                 "download the file yourself and give its path, or an address "
                 f"'https://...#sha256=...' or {SCHEME}..."
             )
-        path = Path(address).expanduser()
-        if not path.is_file():
+        path = Path(os.path.expanduser(address))
+        if not os.path.isfile(path):  # Path.is_file raises for a path that is too long
             raise MissingCheckpointError(f"no weight file at {path}")
         return path
     name = address.removeprefix(SCHEME)

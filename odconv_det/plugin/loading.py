@@ -55,7 +55,8 @@ def load_checkpoint(filename: str, map_location: Any = None) -> dict[str, Any]:
 
     Args:
         filename: a path or an address that :func:`odconv_det.checkpoints.locate` knows.
-        map_location: as of ``torch.load``.
+        map_location: as of ``torch.load``, for trusted files; others are read to the
+            CPU, from where MMEngine copies what it takes.
 
     Raises:
         CheckpointError: if the file is not there, broken, or would run code.

@@ -11,6 +11,7 @@ from odconv_det.checkpoints import (
     CheckpointError,
     MissingCheckpointError,
     locate,
+    read_tensors,
     write_tensors,
     zoo,
 )
@@ -130,6 +131,13 @@ def test_a_path_is_taken_as_it_is(tmp_path):
     assert locate(str(tmp_path / "w.pth")) == tmp_path / "w.pth"
     with pytest.raises(MissingCheckpointError, match="other.pth"):
         locate(str(tmp_path / "other.pth"))
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "~nobody-of-this-name/w.pth", "a\0b"])
+def test_what_can_be_no_path_is_no_file(path):
+    for reader in (locate, read_tensors):
+        with pytest.raises(MissingCheckpointError, match="no weight file at"):
+            reader(path)
 
 
 def test_the_default_home_is_in_the_users_cache(monkeypatch, tmp_path):

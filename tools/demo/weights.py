@@ -1,12 +1,11 @@
 """Static ImageNet MobileNetV2 weights as the start of an ODConv MobileNetV2."""
 
-import io
+import tempfile
 
-import torch
 from mmdet.models.backbones import MobileNetV2
 from torch import Tensor
 
-from odconv_det.checkpoints import from_release, load_exactly
+from odconv_det.checkpoints import from_release, load_exactly, read_tensors
 
 __all__ = ["FILE_MEMBER", "load_static"]
 
@@ -20,11 +19,13 @@ def load_static(raw: bytes) -> tuple[MobileNetV2, dict[str, Tensor]]:
         The network in eval mode, and its state dict under MMDetection's names.
 
     Raises:
-        CheckpointError: The file does not fit MobileNetV2 1.0.
+        CheckpointError: The file cannot be read or does not fit MobileNetV2 1.0.
     """
     network = MobileNetV2()
     network.eval()  # returns None upstream
-    tensors = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    renamed = from_release(tensors)
+    with tempfile.NamedTemporaryFile(suffix=".pt") as file:
+        file.write(raw)
+        file.flush()
+        renamed = from_release(read_tensors(file.name))
     load_exactly(network, renamed, FILE_MEMBER)
     return network, renamed

@@ -87,3 +87,9 @@ def test_a_tensor_of_another_shape_is_an_error_that_names_it(network):
     tensors["features.0.0.weight"] = torch.zeros(16, 3, 3, 3)
     with pytest.raises(CheckpointError, match=r"conv1\.conv\.weight \(16, 3, 3, 3\)"):
         weights.load_static(as_file(tensors))
+
+
+def test_a_file_that_names_code_is_refused():
+    content = as_file({"weight": torch.zeros(1), "layer": torch.nn.ReLU()})
+    with pytest.raises(CheckpointError, match="could run code"):
+        weights.load_static(content)
