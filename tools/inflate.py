@@ -31,7 +31,7 @@ TOLERANCE = 1e-4  # of each map's largest value; rounding gives about 3e-6
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("source", help="static weights: a file or an odconv:// address")
     parser.add_argument("config", help="config with the dynamic backbone")
     parser.add_argument(
