@@ -88,11 +88,12 @@ def read_torch(
     map_location: Any = "cpu",
     make_history: MakeHistory | None = None,
 ) -> Any:
-    """What ``torch.save`` wrote to a file; every tensor is an ordinary one.
+    """What ``torch.save`` wrote to a file; every tensor is an ordinary one on the CPU.
 
     Args:
         path: of the file.
-        map_location: as of ``torch.load``.
+        map_location: as of ``torch.load``, for files that are trusted; other devices
+            than the CPU are for them alone.
         make_history: makes a ``HistoryBuffer``; without it they become ``None``.
 
     Raises:
@@ -116,7 +117,7 @@ def read_torch(
         is_archive = _is_archive(path)
         if is_archive:
             _check_archive(path)
-        storages = _Storages(path.stat().st_size, is_archive, map_location)
+        storages = _Storages(path.stat().st_size, filled=is_archive)
         with _allowed(_STAND_INS):
             # Mapped, a storage that claims more numbers than its part of the archive
             # ends with the file; else torch 2.6 hands out the memory behind it.
@@ -197,31 +198,26 @@ def _check_end(path: Path) -> None:
 
 
 class _Storages:
-    """A ``map_location`` that knows the memory of the file's numbers.
+    """A ``map_location``: memory of the file's numbers, on the CPU.
 
     Args:
         size: of the file, in bytes; all storages together cannot have more.
         filled: whether they have their numbers already. In the old format these come
             later, and a file may leave them out: they are 0 then, instead of what the
             process had in its memory before.
-        map_location: as of ``torch.load``.
     """
 
-    def __init__(self, size: int, filled: bool, map_location: Any) -> None:
+    def __init__(self, size: int, filled: bool) -> None:
         self._left = size
         self._filled = filled
-        self._move = torch.serialization._get_restore_location(map_location)
         self._known: dict[int, torch.UntypedStorage] = {}
 
-    def __call__(
-        self, storage: torch.UntypedStorage, location: str
-    ) -> torch.UntypedStorage:
+    def __call__(self, storage: torch.UntypedStorage, _: str) -> torch.UntypedStorage:
         self._left -= storage.nbytes()
         if self._left < 0:
             raise CheckpointError("its tensors have more numbers than the file")
         # What is mapped would change, or end, with the file.
-        own = storage.clone() if self._filled else storage.fill_(0)
-        kept = self._move(own, location)
+        kept = storage.clone() if self._filled else storage.fill_(0)
         self._known[kept.data_ptr()] = kept
         return kept
 
