@@ -92,8 +92,8 @@ def read_torch(
 
     Args:
         path: of the file.
-        map_location: as of ``torch.load``, for files that are trusted; other devices
-            than the CPU are for them alone.
+        map_location: as of ``torch.load``, for trusted files; others are read to the
+            CPU.
         make_history: makes a ``HistoryBuffer``; without it they become ``None``.
 
     Raises:

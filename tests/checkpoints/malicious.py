@@ -184,12 +184,13 @@ def text(words: str) -> bytes:
 
 
 def hidden_config() -> bytes:
-    """A dict whose get() lies about the text that MMEngine would execute."""
+    """A dict whose get() and items() lie about the text that MMEngine would execute."""
     config = text("config") + text(f"open({MARK!r}, 'w')")
     meta = b"}(" + text("epoch") + b"K\x01" + text("iter") + b"K\x01" + config + b"u"
     content = b"\x80\x02ccollections\nOrderedDict\n)R("
     content += text("meta") + meta + text("state_dict") + b"}" + text("message_hub")
-    return instead(content + b"}u}" + text("get") + b"c_codecs\nencode\nsb.")
+    liar = b"c_codecs\nencode\ns"
+    return instead(content + b"}u}" + text("get") + liar + text("items") + liar + b"b.")
 
 
 def changed_class() -> bytes:

@@ -21,8 +21,10 @@ from tests.checkpoints.malicious import (
     MARK,
     REASONS,
     behind_its_part,
+    instead,
     left_out,
     saved,
+    text,
 )
 
 
@@ -91,6 +93,27 @@ def test_a_dict_cannot_hide_what_it_holds():
     found = read_torch(write(ATTACKS["dict that hides a config"]()))
     assert vars(found) == {}
     assert "config" in found.get("meta")
+
+
+def test_a_tensor_brings_no_attributes():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.numel = "many"
+    found = read_tensors(write(saved({"weight": parameter})))["weight"]
+    assert vars(found) == {}
+    assert found.numel() == 2
+
+
+@pytest.mark.parametrize("method", ["min", "max", "current", "mean", "__init__"])
+def test_a_history_lists_methods_and_nothing_else(method):
+    """As MMEngine saves it; getattr of anything else would be a way to everything."""
+    history = b"cmmengine.logging.history_buffer\nHistoryBuffer\n"
+    listed = b"cbuiltins\ngetattr\n" + history + text(method) + b"\x86R"
+    path = write(instead(b"\x80\x02}" + text(method) + listed + b"s."))
+    if method == "__init__":
+        with pytest.raises(CheckpointError, match="asks for the attribute __init__"):
+            read_torch(path)
+    else:
+        assert read_torch(path) == {method: None}
 
 
 @pytest.mark.parametrize(
