@@ -1,7 +1,7 @@
 """Nothing that the package remembers grows with the shapes that it meets."""
 
 import copy
-import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import MutableMapping, MutableSequence, MutableSet
@@ -24,13 +24,15 @@ SIZES = [(height, width) for height in (16, 17, 24, 33) for width in (16, 19, 40
 
 
 def modules():
-    """Every module of the package, but for the kernels that need a switch first."""
+    """Every module of the package, but for the kernels that need a switch first.
+
+    And the glue to MMDetection, where that is not installed.
+    """
     walked = pkgutil.walk_packages(odconv_det.__path__, "odconv_det.")
-    return [
-        importlib.import_module(found.name)
-        for found in walked
-        if not found.name.endswith("triton_kernels")
-    ]
+    names = [found.name for found in walked if "triton_kernels" not in found.name]
+    if importlib.util.find_spec("mmengine") is None:
+        names = [name for name in names if not name.startswith("odconv_det.plugin")]
+    return [importlib.import_module(name) for name in names]
 
 
 def functools_caches():
