@@ -28,6 +28,7 @@ from odconv_det.checkpoints import (
     read_tensors,
     read_torch,
 )
+from odconv_det.checkpoints.errors import shown
 from odconv_det.checkpoints.zoo import SCHEME
 from odconv_det.plugin.errors import local_rank
 
@@ -88,7 +89,7 @@ def _check_kinds(content: Any, path: Path) -> None:
     for key, value in parts.get("state_dict", {}).items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             raise CheckpointError(
-                f"{path} is no checkpoint: {str(key)[:60]} of its state_dict is no "
+                f"{path} is no checkpoint: {shown(key)} of its state_dict is no "
                 "tensor with a name: give the file of a training"
             )
 

@@ -64,14 +64,14 @@ def rehearse(cfg: Config, *modes: str) -> None:
         return
     _check_channels(detector)
     files: dict[str, CocoFile] = {}
+    training = (cfg.get("train_dataloader") or {}).get("dataset")
+    pipelines = [part.get("pipeline") or [] for part in leaves(training)]
     for mode in modes:
         loader = cfg.get(f"{mode}_dataloader")
         if not loader:
             continue
         check_words(loader, f"{mode}_dataloader")
         evaluators = [] if mode == "train" else listed(cfg.get(f"{mode}_evaluator"))
-        training = (cfg.get("train_dataloader") or {}).get("dataset")
-        pipelines = [part.get("pipeline") or [] for part in leaves(training)]
         for evaluator in evaluators:
             check_masks(detector, evaluator, pipelines, f"{mode}_evaluator")
         place = f"{mode}_dataloader.dataset"

@@ -12,7 +12,17 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["ATTACKS", "GARBLED", "MARK", "REASONS", "left_out", "saved"]
+__all__ = [
+    "ATTACKS",
+    "GARBLED",
+    "MARK",
+    "REASONS",
+    "behind_its_part",
+    "instead",
+    "left_out",
+    "saved",
+    "text",
+]
 
 # What the code in a malicious file would make in the working folder.
 MARK = "the file ran code"
@@ -81,14 +91,8 @@ def with_getattr() -> bytes:
 
 def numbers_of_objects() -> bytes:
     """An array whose raw bytes would be taken for pointers to objects."""
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n(K\x00tc_codecs\n"
-        b"encode\nX\x01\x00\x00\x00bX\x06\x00\x00\x00latin1\x86R\x87R"
-    )
-    kind = b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R"
-    raw = b"c_codecs\nencode\nX\x08\x00\x00\x00AAAAAAAAX\x06\x00\x00\x00latin1\x86R"
-    state = b"(K\x01K\x01\x85" + kind + b"\x89" + raw + b"tb."
-    return instead(b"\x80\x02" + array + state)
+    raw = b"c_codecs\nencode\n" + text("AAAAAAAA") + text("latin1") + b"\x86R"
+    return instead(array_of("O8", raw))
 
 
 def bomb() -> bytes:
@@ -162,15 +166,19 @@ def script() -> bytes:
     return file.getvalue()
 
 
-def left_out() -> bytes:
-    """The old format, with numbers that nobody wrote and the room for them."""
-    file = io.BytesIO()
-    torch.save({"weight": torch.zeros(7)}, file, _use_new_zipfile_serialization=False)
-    content, stream = file.getvalue(), io.BytesIO(file.getvalue())
+def old_content() -> bytes:
+    """The old format up to its tensor of 7 numbers; a list of storages follows."""
+    content = saved({"weight": torch.zeros(7)}, _use_new_zipfile_serialization=False)
+    stream = io.BytesIO(content)
     for _ in range(4):  # magic, protocol, system, content
         for _ in pickletools.genops(stream):
             pass
-    return content[: stream.tell()] + pickled([]) + bytes(100)
+    return content[: stream.tell()]
+
+
+def left_out() -> bytes:
+    """The old format, with numbers that nobody wrote and the room for them."""
+    return old_content() + pickled([]) + bytes(100)
 
 
 def expanded() -> bytes:
@@ -202,16 +210,8 @@ def changed_class() -> bytes:
 
 def empty_storage() -> bytes:
     """The old format, with a storage of half a gigabyte and not a number in it."""
-    file = io.BytesIO()
-    torch.save({"weight": torch.zeros(7)}, file, _use_new_zipfile_serialization=False)
-    parts, stream = [], io.BytesIO(file.getvalue())
-    while len(parts) < 5:  # magic, protocol, system, content, keys of storages
-        begin = stream.tell()
-        for _ in pickletools.genops(stream):
-            pass
-        parts.append(stream.getvalue()[begin : stream.tell()])
-    parts[3] = parts[3].replace(b"K\x07", b"J" + struct.pack("<i", 2**27))
-    return b"".join(parts[:4]) + pickled([])
+    many = b"J" + struct.pack("<i", 2**27)
+    return old_content().replace(b"K\x07", many) + pickled([])
 
 
 def climbing_tar() -> bytes:
@@ -229,21 +229,17 @@ def hook_of_parameter() -> bytes:
     return saved({"state_dict": {"weight": parameter}})
 
 
-def call_on_array(kind: bytes) -> bytes:
-    """The pickle that makes an empty array of another class."""
-    arguments = kind + b"K\x00\x85" + text("b") + b"\x87R."
-    return b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n" + arguments
+def made_array(kind: bytes) -> bytes:
+    """Operations that make an empty array of this class."""
+    arguments = kind + b"K\x00\x85" + text("b") + b"\x87R"
+    return b"cnumpy.core.multiarray\n_reconstruct\n" + arguments
 
 
-def array_of(raw: bytes) -> bytes:
-    """An array of numbers made of something else than bytes."""
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85"
-        + text("b")
-        + b"\x87R"
-    )
-    kind = b"cnumpy\ndtype\n" + text("i8") + b"\x89\x88\x87R"
-    return b"\x80\x02" + array + b"(K\x01K\x01\x85" + kind + b"\x89" + raw + b"tb."
+def array_of(kind: str, raw: bytes) -> bytes:
+    """A pickle of an array of this type, whose content is what ``raw`` makes."""
+    number = b"cnumpy\ndtype\n" + text(kind) + b"\x89\x88\x87R"
+    state = b"(K\x01K\x01\x85" + number + b"\x89" + raw + b"tb."
+    return b"\x80\x02" + made_array(b"cnumpy\nndarray\n") + state
 
 
 # Why each is refused: another reason would mean that its own check is gone.
@@ -298,9 +294,9 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "class that is not listed": lambda: saved({"size": {"w": torch.Generator()}}),
     "sparse tensor": lambda: saved({"weight": torch.eye(3).to_sparse()}),
     "subclass of an array": lambda: instead(
-        call_on_array(b"ccollections\nOrderedDict\n")
+        b"\x80\x02" + made_array(b"ccollections\nOrderedDict\n") + b"."
     ),
-    "array of text": lambda: instead(array_of(text("AAAAAAAA"))),
+    "array of text": lambda: instead(array_of("i8", text("AAAAAAAA"))),
     "tensor that is larger than its file": expanded,
     "tar with a path that climbs": climbing_tar,
     "member with a path that climbs": lambda: repacked(

@@ -122,7 +122,7 @@ class SafeCheckpointHook(CheckpointHook):
                 info[key] = str(path)
             else:
                 print_log(f"the best checkpoint {path} is not there", "current")
-                info.pop(key.replace("best_ckpt", "best_score", 1), None)
+                info.pop(_score_of(key), None)
 
     def _adopt_bests(self, runner: Runner) -> None:
         """Finish what a killed run wrote last: a best checkpoint that no other knows.
@@ -260,5 +260,9 @@ def _told_of(path: str, info: Mapping[str, Any]) -> list[str]:
     name = Path(path).name
     keys = [key for key in info if key.startswith("best_ckpt")]
     own = [key for key in keys if Path(str(info[key])).name == name]
-    scores = [key.replace("best_ckpt", "best_score", 1) for key in own]
-    return own + [key for key in scores if key in info]
+    return own + [_score_of(key) for key in own if _score_of(key) in info]
+
+
+def _score_of(key: str) -> str:
+    """Where the score of a best checkpoint is, whose path is under ``key``."""
+    return key.replace("best_ckpt", "best_score", 1)
