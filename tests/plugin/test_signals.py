@@ -77,10 +77,10 @@ def test_a_signal_in_a_finalizer_is_not_lost(capfd, monkeypatch):
 
 
 def test_a_signal_at_the_very_end_of_the_work_does_not_come_later(monkeypatch):
-    monkeypatch.setattr(signals, "SECONDS", 0.1)
+    monkeypatch.setattr(signals, "SECONDS", 0.5)
     with end_when_stopped("go on"):
         del [Signals()][0]
-    time.sleep(0.3)
+    time.sleep(0.8)
 
 
 def test_a_worker_that_dies_meanwhile_does_not_complain(capfd):
