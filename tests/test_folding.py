@@ -333,6 +333,13 @@ class TestWhatIsFolded:
         assert fold_batch_norms(network) == []
         assert_function_unchanged(network)
 
+    @pytest.mark.parametrize("behind", [nn.BatchNorm1d(8), nn.BatchNorm3d(8)])
+    def test_norms_that_refuse_maps_still_refuse_them(self, behind):
+        network = sequential(conv(), behind)
+        assert fold_batch_norms(network) == []
+        with pytest.raises(ValueError, match="got 4D input"):
+            network(torch.rand(2, 8, 6, 6))
+
     def test_finding_them_again_changes_nothing(self):
         network = sequential(conv(), norm(), nn.ReLU6())
         assert fold_batch_norms(network) == fold_batch_norms(network) == ["0"]

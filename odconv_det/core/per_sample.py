@@ -52,7 +52,7 @@ def convolve(
         return _matmul(x, kernels, bias, geometry.stride)
     if form == "grouped":
         planes = x.reshape(1, -1, *x.shape[2:])
-        stacked = _readable(kernels.flatten(0, 1))
+        stacked = kernels.flatten(0, 1)
         repeated = None if bias is None else bias.repeat(batch)
         y = F.conv2d(planes, stacked, repeated, *_grouped(geometry, batch))
         return y.reshape(batch, -1, *y.shape[2:])
@@ -89,7 +89,7 @@ def backward(
         grad_x, grad_kernels = _conv_backward(
             grad_y.reshape(1, -1, *grad_y.shape[2:]),
             x.reshape(1, -1, *x.shape[2:]),
-            _readable(kernels.flatten(0, 1)),
+            kernels.flatten(0, 1),
             _grouped(geometry, batch),
             need_x,
         )

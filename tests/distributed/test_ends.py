@@ -158,4 +158,5 @@ def test_a_signal_to_the_launcher_ends_the_job_with_one_line(start, number):
     status, output = job.end()
     assert status == 128 + number
     assert "Traceback" not in output
-    assert "the same command with --resume" in output.strip().splitlines()[-1]
+    # torchrun may say last that it sends the signal to the second process.
+    assert output.count("the same command with --resume") == 1
