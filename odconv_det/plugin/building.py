@@ -129,6 +129,8 @@ def _reason(error: BaseException, name: str, part: Mapping[str, Any]) -> str:
     registry = part.get("registry")
     if isinstance(error, KeyError) and " registry. Please check" in text:
         return _unknown(name, registry)
+    if isinstance(error, KeyError) and (layer := _not_found(error)):
+        return _unknown(layer, MODELS)
     if isinstance(error, TypeError):
         if found := re.search(r"unexpected keyword argument '(\w+)'", text):
             word = found[1]
@@ -144,6 +146,17 @@ def _reason(error: BaseException, name: str, part: Mapping[str, Any]) -> str:
         f"{type(error).__name__}: {text.rstrip('.')}; mend this part of the config "
         "(python -X dev shows the traceback)"
     )
+
+
+def _not_found(error: KeyError) -> str | None:
+    """The layer that mmcv's ``build_norm_layer`` and its like found in no registry.
+
+    Their message has what they got, ``None``, for what they asked for.
+    """
+    if not str(error).startswith("'Cannot find None in registry"):
+        return None
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_locals["cfg"]["type"]
 
 
 def check_kind(part: Mapping[str, Any], registry: Registry, place: str) -> None:

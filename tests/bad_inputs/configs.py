@@ -52,6 +52,12 @@ CONFIGS = [
         """,
     ),
     Tool(
+        "unknown_norm",
+        "unknown norm",
+        "model.backbone (ODResNet): there is no SynBN; did you mean SyncBN?",
+        options("model.backbone.norm_cfg.type=SynBN"),
+    ),
+    Tool(
         "foreign_layer",
         "layer of a project that is not imported",
         "model.backbone.dynamic (MyOwnThing): there is no MyOwnThing: import the "
