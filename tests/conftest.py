@@ -2,10 +2,12 @@
 
 import importlib.util
 import os
+import random
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,6 +56,20 @@ class TorchOnlyModule(pytest.Module):
             if missing.partition(".")[0] in MMDETECTION:
                 return []
             raise
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """What a test draws does not depend on the tests before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    """Nor on whether it had to build what the tests of its file share."""
+    torch.manual_seed(1)
 
 
 @pytest.fixture

@@ -1,34 +1,15 @@
-"""What a process holds, and a hook that notes it during a training run."""
+"""A hook that notes during a training run what its process holds."""
 
-import gc
 import json
-from collections import OrderedDict, defaultdict, deque
 from pathlib import Path
 
 import psutil
-import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-__all__ = ["MemoryHook", "entries", "live_tensors"]
+from tests.live import entries, live_tensors
 
-CONTAINERS = {dict, list, set, OrderedDict, defaultdict, deque}
-
-
-def live_tensors() -> int:
-    """How many tensors Python knows."""
-    # By type: `isinstance` would wake lazy objects that answer with a __class__.
-    return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
-
-
-def entries() -> int:
-    """How many entries all containers of the process have together."""
-    known = gc.get_objects()
-    # The collector does not list a dict of numbers and strings; its owner knows it.
-    dicts = (o for o in gc.get_referents(*known) if type(o) is dict)
-    hidden = {id(o): o for o in dicts if not gc.is_tracked(o)}
-    listed = (o for o in known if type(o) in CONTAINERS and o is not known)
-    return sum(map(len, listed)) + sum(map(len, hidden.values()))
+__all__ = ["MemoryHook"]
 
 
 @HOOKS.register_module()
@@ -49,12 +30,12 @@ class MemoryHook(Hook):
         if not self.every_n_train_iters(runner, self.interval):
             return
         own = psutil.Process()
-        gc.collect()
+        tensors = live_tensors()  # first, for it collects what is to go
         sample = dict(
             iteration=runner.iter + 1,
             resident=own.memory_info().rss,
             workers=[one.memory_info().rss for one in own.children(recursive=True)],
-            tensors=live_tensors(),
+            tensors=tensors,
             entries=entries(),
         )
         with open(Path(runner.work_dir) / "memory.jsonl", "a") as file:

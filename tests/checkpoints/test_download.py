@@ -54,6 +54,8 @@ def server(tmp_path):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ODCONV_HOME", str(tmp_path / "cache"))
+    for name in ("no_proxy", "NO_PROXY"):  # the server is on this machine
+        monkeypatch.setenv(name, "127.0.0.1")
     return tmp_path / "cache" / "downloads"
 
 

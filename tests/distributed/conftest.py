@@ -1,7 +1,6 @@
 """Groups of real processes, started as people start them."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.distributed.group import ROOT, free_port
+
 SECONDS = 240
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,13 @@
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.distributed.conftest import ROOT, free_port
+from tests.distributed.group import ROOT, free_port
 from tests.tiny_detector import write_tiny_detector
+from tests.until import until
 
 STARTED = 180  # seconds for imports on a busy machine
 ENDED = 60
@@ -65,13 +65,6 @@ def alive(mark: str) -> list[int]:
     return found
 
 
-def wait_for(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 class Job:
     """Training with so many processes by tools/dist_train.sh."""
 
@@ -92,7 +85,7 @@ class Job:
     def arrivals(self) -> list[tuple[int, float]]:
         """Number and learning rate of each process, once all are at the iteration."""
         files = [self.folder / f"arrived{rank}" for rank in range(self.processes)]
-        wait_for(
+        assert until(
             lambda: self.process.poll() is not None or all(f.exists() for f in files),
             STARTED,
         )
@@ -102,7 +95,7 @@ class Job:
     def end(self, seconds: float = ENDED) -> tuple[int, str]:
         """Exit status and output; no process is left."""
         status = self.process.wait(seconds)
-        wait_for(lambda: not alive(self.mark), ENDED)
+        assert until(lambda: not alive(self.mark), ENDED)
         return status, (self.folder / "log").read_text()
 
 

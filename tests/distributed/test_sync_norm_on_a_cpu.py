@@ -6,7 +6,7 @@ from torch import nn
 
 from odconv_det.plugin.errors import ToolError
 from odconv_det.plugin.preflight import check_sync_norm
-from tests.distributed.conftest import ROOT, free_port
+from tests.distributed.group import ROOT, free_port
 from tests.tiny_detector import write_tiny_detector
 
 SYNC_NORM = """

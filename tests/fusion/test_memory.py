@@ -10,13 +10,9 @@ import torch
 from odconv_det import fuse, inflate
 from tests.layers.blocks import network
 from tests.layers.cases import LAYERS
+from tests.live import live_tensors
 
 CALLS = 2000
-
-
-def live_tensors():
-    gc.collect()
-    return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
 
 
 def call(net, number, channels=3):

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from odconv_det.plugin.hooks import BatchSizeHook, batch_size
-from tests.distributed.conftest import ROOT, free_port
+from tests.distributed.group import ROOT, free_port
 from tests.tiny_detector import write_tiny_detector
 
 TRAIN = ROOT / "tools" / "train.py"

@@ -14,6 +14,7 @@ from mmengine.logging import HistoryBuffer
 
 from odconv_det.checkpoints import read_torch
 from tests.tiny_detector import write_tiny_detector
+from tests.until import until
 
 TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
 EPOCHS = 6
@@ -48,18 +49,10 @@ def best(folder: Path) -> set[str]:
     return {Path(info["best_ckpt"]).name} if "best_ckpt" in info else set()
 
 
-def wait_for(happened, child):
-    """Some minutes at most; a child that ended early has its output shown."""
-    for _ in range(6000):
-        if happened():
-            return
-        time.sleep(0.02)
-    child.kill()
-    raise AssertionError(child.output[-3000:])
-
-
 def wait_for_words(words, child):
-    wait_for(lambda: words in child.output, child)
+    if not until(lambda: words in child.output):
+        child.kill()
+        raise AssertionError(child.output[-3000:])
 
 
 def saved_epoch(folder: Path) -> int:
@@ -148,13 +141,13 @@ def test_a_file_too_large_for_the_disk_stops_the_run_in_one_line(
     folder, undisturbed, forge
 ):
     words = (folder, TRAIN, "tiny.py", "--work-dir", folder / "limited")
-    status, output = forge.run(*words, "--cfg-options", "train_cfg.max_epochs=2")
+    status, output = forge.run(*words, "--cfg-options", "train_cfg.max_epochs=3")
     assert status == 0, output[-3000:]
     half = (folder / "whole" / f"epoch_{EPOCHS}.pth").stat().st_size // 2
     child = forge.start(*words, "--resume")
     resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (half, half))
     assert_stops_in_one_line(child.wait(), child.output)
-    assert saved_epoch(folder / "limited") == 2
+    assert saved_epoch(folder / "limited") == 3
     status, output = forge.run(*words, "--resume")
     assert status == 0, output[-3000:]
     assert_equal(weights(folder / "limited"), undisturbed)

@@ -3,13 +3,13 @@
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.tiny_detector import write_tiny_detector
+from tests.until import until
 
 TRAIN = Path(__file__).resolve().parents[2] / "tools" / "train.py"
 WORKERS = """
@@ -18,8 +18,6 @@ val_dataloader.update(num_workers=1, persistent_workers=True)
 default_hooks = dict(logger=dict(interval=1))
 """
 ENDLESS = WORKERS + "train_cfg['max_epochs'] = 100000\n"
-# More than enough on a busy machine; only a run that does not end takes as long.
-SECONDS = 120
 
 
 def living(session):
@@ -32,16 +30,6 @@ def living(session):
         except ProcessLookupError:  # has ended meanwhile
             continue
     return [p for p in found if p.info["status"] != psutil.STATUS_ZOMBIE]
-
-
-def until(holds):
-    """Wait until it holds; false if it never does."""
-    end = time.monotonic() + SECONDS
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def status_of(child):

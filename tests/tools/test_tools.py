@@ -14,7 +14,7 @@ import torch
 from mmdet.models.backbones import MobileNetV2
 from mmengine.config import Config
 
-from tests.distributed.conftest import free_port
+from tests.distributed.group import free_port
 from tests.tiny_coco import TINY_RUN, as_cfg_options, write_tiny_coco
 
 ROOT = Path(__file__).parents[2]
