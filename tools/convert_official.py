@@ -69,7 +69,7 @@ def verify(source: str, tensors: dict[str, Tensor], config: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        check_suffix(args.output)  # before a download
+        check_suffix(args.output, args.source)  # before a download
         tensors = from_release(read_tensors(locate(args.source)))
         covers = "not verified: no --config was given"
         if args.config:

@@ -46,7 +46,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     add_trust_argument(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not 0 <= args.noise <= 1:
+        parser.error(f"--noise must be from 0 to 1, got {args.noise}")
+    return args
 
 
 def build_backbone(config: str) -> nn.Module:
@@ -76,6 +79,16 @@ def build_backbone(config: str) -> nn.Module:
     return backbone
 
 
+def check_finite(source: str, tensors: dict[str, Tensor]) -> None:
+    """Raise CheckpointError for weights that were saved after a run had diverged."""
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{source} has infinite or undefined numbers in {key}: take another "
+                "file"
+            )
+
+
 def start(
     static: dict[str, Tensor], backbone: nn.Module, noise: float, seed: int
 ) -> tuple[dict[str, Tensor], float]:
@@ -95,10 +108,9 @@ def start(
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        check_suffix(args.output)  # before a download
-        if args.output.resolve() == Path(args.source).resolve():
-            raise CheckpointError(f"{args.output} is the source: name another file")
+        check_suffix(args.output, args.source)  # before a download
         static = read_tensors(locate(args.source))
+        check_finite(args.source, static)
         backbone = build_backbone(args.config)
         state, difference = start(static, backbone, args.noise, args.seed)
         meta = {"format": "pt", "source": args.source, "noise": str(args.noise)}

@@ -30,7 +30,9 @@ def report(error: ChildFailedError) -> int:
     if failure.exitcode == TOOL_ERROR:
         return failure.exitcode
     reason = "failed, see its messages above"
-    if failure.exitcode < 0:
+    if failure.exitcode - 128 in (signal.SIGINT, signal.SIGTERM):  # as the tools end
+        reason = f"was ended by {signal.Signals(failure.exitcode - 128).name}"
+    elif failure.exitcode < 0:
         reason = f"was ended by {failure.signal_name()}"
         if failure.exitcode == -signal.SIGKILL:
             reason += ", as the system does when memory is out"

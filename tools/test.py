@@ -1,6 +1,7 @@
 """Evaluate a detector; the flags are those of MMDetection's own tools/test.py."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -21,7 +22,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint to evaluate")
-    parser.add_argument("--out", help="write the predictions to this .pkl file")
+    parser.add_argument(
+        "--out",
+        type=os.path.expanduser,
+        help="write the predictions to this .pkl file",
+    )
     parser.add_argument("--show", action="store_true", help="show painted images")
     parser.add_argument(
         "--show-dir", help="write painted images to this folder below the work dir"
@@ -74,10 +79,15 @@ def main() -> None:
         if args.out:
             preflight.check_output(args.out, "--out")
         preflight.check_work_dir(cfg)
-        cfg.load_from = args.checkpoint
+        cfg.load_from, cfg.resume = args.checkpoint, False
         preflight.check_data(cfg, "test_dataloader", "test_evaluator")
         preflight.check_weights(cfg)
         if args.show or args.show_dir:
+            if not (cfg.get("default_hooks") or {}).get("visualization"):
+                raise ToolError(
+                    "--show and --show-dir need a painter: give the config "
+                    "default_hooks.visualization=dict(type='DetVisualizationHook')"
+                )
             cfg = trigger_visualization_hook(cfg, args)
         if args.tta:
             use_tta(cfg)

@@ -1,13 +1,16 @@
 """Train a detector; the flags are those of MMDetection's own tools/train.py."""
 
 import argparse
+import os
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import print_log
 
 from odconv_det.plugin import cli, preflight
 from odconv_det.plugin.building import config_errors
-from odconv_det.plugin.errors import ToolError, one_line_errors
+from odconv_det.plugin.errors import ToolError, local_rank, one_line_errors
 from odconv_det.plugin.hooks import CheckFitHook
 from odconv_det.plugin.images import image_errors
 from odconv_det.plugin.loading import resume_errors
@@ -30,6 +33,7 @@ def parse_args() -> argparse.Namespace:
         "--resume",
         nargs="?",
         const="auto",
+        type=os.path.expanduser,
         metavar="CHECKPOINT",
         help="continue from this checkpoint, or without a value from the latest one "
         "in the work dir, if there is one",
@@ -51,14 +55,32 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
                 "set it to the batch size that the learning rate is for"
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == "auto" else args.resume
+    if args.resume is not None:
+        resume(cfg, args.resume)
+
+
+def resume(cfg: Config, checkpoint: str) -> None:
+    """Go on from a checkpoint; with ``auto`` from the latest one.
+
+    A run that was killed before it saved any starts as its config says.
+    """
+    if not checkpoint:
+        raise ToolError(
+            "--resume '' names no checkpoint (a variable that is not set?): name one, "
+            "or leave the value out for the latest"
+        )
+    if checkpoint == "auto":
+        if not Path(cfg.work_dir, "last_checkpoint").is_file():
+            if local_rank() == 0:
+                print_log(f"{cfg.work_dir} has no checkpoint yet: the run starts anew")
+            return
+        checkpoint = None
+    cfg.resume, cfg.load_from = True, checkpoint
 
 
 def main() -> None:
     args = parse_args()
-    with one_line_errors(), end_when_stopped(GO_ON):
+    with one_line_errors("go on with --resume"), end_when_stopped(GO_ON):
         cfg = cli.load_config(args)
         preflight.check_sections(
             cfg, "model", "train_dataloader", "train_cfg", "optim_wrapper"

@@ -2,9 +2,8 @@
 # tools/demo/run.py fetches and prepares the data and the weights.
 _base_ = [
     "mmdet::_base_/models/mask-rcnn_r50_fpn.py",
-    "mmdet::_base_/default_runtime.py",
+    "../_base_/default_runtime.py",
 ]
-custom_imports = dict(imports=["odconv_det"], allow_failed_imports=False)
 
 # Fixed sampling, 200 proposals and 64 RoIs an image: with the stock counts an iteration
 # takes seven times as long on a CPU.
@@ -106,10 +105,7 @@ param_scheduler = [
 
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(
-        type="SafeCheckpointHook", by_epoch=False, interval=30, max_keep_ckpts=3
-    ),
+    checkpoint=dict(by_epoch=False, interval=30, save_best=None),
 )
-custom_hooks = [dict(type="CheckInvalidLossHook", interval=10)]
 log_processor = dict(by_epoch=False, window_size=10)
 randomness = dict(seed=0)

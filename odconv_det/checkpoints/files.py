@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,8 +47,12 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} holds no state dict")
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
+            mend = ""
+            if isinstance(value, Mapping):
+                mend = ": if the weights are in there, save them alone"
             raise CheckpointError(
                 f"{path} is no state dict: under the key {shown(key)} is no tensor"
+                f"{mend}"
             )
     return dict(content)
 
@@ -76,30 +81,46 @@ def write_tensors(
 
     Raises:
         ValueError: for another suffix.
+        CheckpointError: if the disk does not take it.
     """
     path = check_suffix(path)
-    tensors = {key: value.detach().contiguous() for key, value in tensors.items()}
+    # Each has its own memory: safetensors refuses tensors that share one.
+    copies = {
+        key: value.detach().clone(memory_format=torch.contiguous_format)
+        for key, value in tensors.items()
+    }
     meta = dict(metadata or {})
-    library = _safetensors(path) if _is_safetensors(path) else None
-    with whole_file(path) as part:
-        if library:
-            # Not save_file: its files can be read by their owner only.
-            part.write_bytes(library.torch.save(tensors, meta))
-        else:
-            torch.save({"meta": meta, "state_dict": tensors}, part)
+    if _is_safetensors(path):
+        # Not save_file: its files can be read by their owner only.
+        content = _safetensors(path).torch.save(copies, meta)
+    else:
+        buffer = io.BytesIO()  # torch's own errors do not tell that a disk is full
+        torch.save({"meta": meta, "state_dict": copies}, buffer)
+        content = buffer.getvalue()
+    try:
+        with whole_file(path) as part:
+            part.write_bytes(content)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written ({error.strerror}): make room for "
+            f"{len(content) / 2**20:.0f} MiB there, or name another place"
+        ) from error
 
 
-def check_suffix(path: str | os.PathLike[str]) -> Path:
+def check_suffix(path: str | os.PathLike[str], source: str | None = None) -> Path:
     """The path, if :func:`write_tensors` can write a file of this name.
 
     Raises:
-        ValueError: for a suffix other than ``.safetensors`` and ``.pth``, or a folder.
+        ValueError: for a suffix other than ``.safetensors`` and ``.pth``, a folder, or
+            the file that the tensors come from.
     """
     path = Path(path)
     if not (_is_safetensors(path) or path.suffix == ".pth"):
         raise ValueError(f"write .safetensors or .pth, not {path.name!r}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file to write")
+    if source is not None and path.resolve() == Path(source).resolve():
+        raise ValueError(f"{path} is the source: name another file")
     return path
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
@@ -15,7 +16,7 @@ from mmengine.runner import Runner
 
 from odconv_det.checkpoints import add_trust_argument
 from odconv_det.plugin.building import suggestion
-from odconv_det.plugin.errors import ToolError
+from odconv_det.plugin.errors import NO_ROOM, ToolError, local_rank
 from odconv_det.plugin.preflight import check_file, check_sync_norm
 
 __all__ = [
@@ -54,7 +55,11 @@ class ConfigOptions(DictAction):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that training and testing have in common."""
-    parser.add_argument("--work-dir", help="where logs, checkpoints and results go")
+    parser.add_argument(
+        "--work-dir",
+        type=os.path.expanduser,
+        help="where logs, checkpoints and results go",
+    )
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -96,7 +101,25 @@ def read_config(path: str) -> Config:
     try:
         return Config.fromfile(path)
     except Exception as error:  # a config is a program, which can fail in any way
+        if _is_out_of_room(error):
+            raise ToolError(
+                f"{path} cannot be read: no temporary folder has room for a copy of "
+                "it; make some, or set TMPDIR to another folder"
+            ) from error
         raise ToolError(f"{path} cannot be read ({error}): mend the config") from error
+
+
+def _is_out_of_room(error: BaseException | None) -> bool:
+    """Whether this, or what was on its way before, is about a full disk.
+
+    MMEngine copies a config to a temporary folder, and stumbles once more where Python
+    finds none that can be written to.
+    """
+    if error is None:
+        return False
+    full = isinstance(error, OSError) and error.errno in NO_ROOM
+    none = "No usable temporary directory" in str(error)
+    return full or none or _is_out_of_room(error.__context__)
 
 
 def _change(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -152,9 +175,20 @@ def _check_place(cfg: Config, key: str) -> None:
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner the config asks for; distributed runs on a CPU use gloo."""
-    if cfg.launcher != "none" and get_device() == "cpu":
-        _use_gloo(cfg)
+    if cfg.launcher != "none":
+        if get_device() == "cpu":
+            _use_gloo(cfg)
+        else:
+            _check_gpus()
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+
+
+def _check_gpus() -> None:
+    if get_device() == "cuda" and local_rank() >= torch.cuda.device_count():
+        raise ToolError(
+            f"there is no GPU for process {local_rank()} of this machine, which has "
+            f"{torch.cuda.device_count()}: start one process for each"
+        )
 
 
 def _use_gloo(cfg: Config) -> None:

@@ -23,8 +23,10 @@ class ToolError(Exception):
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(advice: str = "start again") -> Iterator[None]:
     """Turn a person's error and one of the disk into `error: ...` and exit status 2.
+
+    `advice` is what to do once the disk has room.
 
     In Python's development mode (`python -X dev`, or PYTHONDEVMODE=1 for the processes
     of a launcher) the traceback stands in front of the line.
@@ -35,7 +37,9 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ToolError, CheckpointError, OSError) as error:
-        line = _spell(error) if isinstance(error, OSError) else str(error)
+        line = str(error)
+        if isinstance(error, OSError):
+            line = _spell(error, advice)
         if line is None:
             raise
         # The processes of one machine fail together. The first one reports; launchers
@@ -48,10 +52,10 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
-def _spell(error: OSError) -> str | None:
+def _spell(error: OSError, advice: str) -> str | None:
     """What a person can do about it; ``None`` if it is about no disk and no file."""
     if error.errno in NO_ROOM:
-        return f"{error.strerror}: make room, and go on with --resume"
+        return f"{error.strerror}: make room, and {advice}"
     if error.filename is None:
         return None
     return (

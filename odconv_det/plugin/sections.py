@@ -50,6 +50,9 @@ def check_kinds(cfg: Config) -> None:
     for name in ("load_from", "work_dir"):
         if not isinstance(value := cfg.get(name), str | None):
             raise ToolError(f"{name} is {value!r}: write a path")
+    seed = (cfg.get("randomness") or {}).get("seed")
+    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**32):
+        raise ToolError(f"randomness.seed is {seed!r}: write one from 0 to {2**32 - 1}")
     base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size", 1)
     if not isinstance(base, int) or base < 1:
         raise ToolError(

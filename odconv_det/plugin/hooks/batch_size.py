@@ -24,8 +24,11 @@ class BatchSizeHook(Hook):
     ``--auto-scale-lr`` say. With ``auto_scale_lr.enable`` the hook makes them those
     that this flag gives a first run; without, it warns if an iteration has more or
     fewer images than before, all processes together. It says nothing where nothing
-    changed. The checkpoint of a run without this hook does not say what its learning
-    rate is for: that goes on as it is, with a warning if it was to be scaled.
+    changed. A schedule with learning rates of its own (``eta_min``, ``eta_max``,
+    ``min_value``), which the flag does not scale, is named in a warning: its values
+    between those differ from a first run's. The checkpoint of a run without this hook
+    does not say what its learning rate is for: that goes on as it is, with a warning if
+    it was to be scaled.
     """
 
     def __init__(self) -> None:
@@ -72,6 +75,14 @@ class BatchSizeHook(Hook):
                 f"iteration and is scaled by {factor:g} for {total}",
                 "current",
             )
+            if names := _with_own_rates(runner):
+                print_log(
+                    f"{', '.join(names)} has learning rates of its own, which are not "
+                    "scaled: this run's differ from those of a first run with "
+                    "--auto-scale-lr",
+                    "current",
+                    logging.WARNING,
+                )
         previous = before["processes"] * before["images"]
         if not enabled and total != previous:
             print_log(
@@ -101,6 +112,20 @@ def _processes_and_images(runner: Runner) -> dict[str, int]:
 def _spell(entry: dict[str, int]) -> str:
     processes, images = entry["processes"], entry["images"]
     return f"{processes * images} images ({processes} x {images})"
+
+
+def _with_own_rates(runner: Runner) -> list[str]:
+    """Schedules that go from or to a learning rate that the config names."""
+    own = ("eta_min", "eta_max", "min_values")
+    return [
+        type(one).__name__
+        for one in runner.param_schedulers or []
+        if one.param_name == "lr" and any(_is_set(getattr(one, k, 0)) for k in own)
+    ]
+
+
+def _is_set(value: Any) -> bool:
+    return any(value) if isinstance(value, list) else bool(value)
 
 
 def _scale(runner: Runner, factor: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from odconv_det.checkpoints import CheckpointError
 from odconv_det.plugin.file_backend import WHOLE_FILES
@@ -44,13 +45,16 @@ class SafeCheckpointHook(CheckpointHook):
     ``out_dir`` must be a folder of the local disk.
 
     Raises:
-        ValueError: for ``backend_args``, ``file_client_args`` or an ``out_dir`` that is
-            an address.
+        ValueError: for ``backend_args``, ``file_client_args``, an ``out_dir`` that is
+            an address, or numbers that are none.
         CheckpointError: if the disk takes no more.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for name in ("interval", "max_keep_ckpts"):
+            if not isinstance(value := getattr(self, name), int):
+                raise ValueError(f"{name} must be an int, got {value!r}")
         if self.backend_args or self.file_client_args:
             raise ValueError(
                 f"{type(self).__name__} writes to the local disk: leave backend_args "
@@ -80,6 +84,8 @@ class SafeCheckpointHook(CheckpointHook):
                 for path in Path(folder).glob(".*.part"):
                     if _LEFT_OVER.fullmatch(path.name):
                         path.unlink(missing_ok=True)
+        if not runner._resume:
+            self._warn_of_an_earlier_run(runner)
         # A run that goes on from another folder has no say about the files of this one.
         here = runner.iter > 0 and self._is_here(runner._load_from)
         if here:
@@ -89,11 +95,22 @@ class SafeCheckpointHook(CheckpointHook):
             self._adopt_bests(runner)
         self._set_bests({key: info.get(key) for key in self._bests()})
 
+    def _warn_of_an_earlier_run(self, runner: Runner) -> None:
+        if latest := find_latest_checkpoint(runner.work_dir):
+            print_log(
+                f"{runner.work_dir} has checkpoints of an earlier run, the latest of "
+                f"them {Path(latest).name}: this run does not go on from it, and "
+                "overwrites those that it has a name for; until it has saved one "
+                "itself, --resume goes on with the earlier run",
+                "current",
+                logging.WARNING,
+            )
+
     def _is_here(self, resumed: str | None) -> bool:
         """Whether the resumed checkpoint, by default the latest one, is of this run."""
         if resumed is None:
             return True
-        return Path(resumed).absolute().parent == Path(self.out_dir).absolute()
+        return Path(resumed).parent.resolve() == Path(self.out_dir).resolve()
 
     def _take_over(self, runner: Runner, kept: list[int]) -> None:
         info = runner.message_hub.runtime_info
@@ -195,6 +212,16 @@ class SafeCheckpointHook(CheckpointHook):
             pointer = os.path.join(runner.work_dir, "last_checkpoint")
             self.file_backend.put_text(self.last_ckpt, pointer)
             self._remove(superfluous)
+
+    def after_train(self, runner: Runner) -> None:
+        """Publish the last and the best checkpoints; by some metric there may be none.
+
+        So it is where a run went on in another folder and found nothing better.
+        """
+        paths = getattr(self, "best_ckpt_path_dict", {})
+        for name in [name for name, path in paths.items() if path is None]:
+            del paths[name]
+        super().after_train(runner)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         # MMEngine removes the best one that it knows before it writes the better one.

@@ -8,7 +8,7 @@ from typing import Any
 from mmdet.models.detectors import SemiBaseDetector
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 from torch import Tensor
 
 from odconv_det.checkpoints import CheckpointError, mismatch, under
@@ -36,12 +36,15 @@ class CheckFitHook(Hook):
         start: whether a new training starts from the checkpoint.
     """
 
+    # Before EMAHook, which loads its own part of the file as soon as it is read.
+    priority = "VERY_HIGH"
+
     def __init__(self, *, start: bool = False) -> None:
         self.start = start
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare, before anything is loaded."""
-        file = runner._load_from or "the latest checkpoint"
+        file = runner._load_from or find_latest_checkpoint(runner.work_dir)
         if runner._resume:
             _check_progress(checkpoint, file)
         model = inner_model(runner)

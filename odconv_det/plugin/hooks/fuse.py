@@ -20,7 +20,7 @@ __all__ = ["FuseHook"]
 class FuseHook(Hook):
     """Test with a fused copy of the model; the model itself is there again afterwards.
 
-    ``custom_hooks = [dict(type="FuseHook")]``, or ``--fuse`` of ``tools/test.py``.
+    As one of a config's ``custom_hooks``, or by ``--fuse`` of ``tools/test.py``.
     """
 
     priority = "LOWEST"  # after hooks that change the weights to test, such as EMA
