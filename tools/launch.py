@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import (
+    ChildFailedError,
+    ProcessFailure,
+)
 from torch.distributed.run import parse_args, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,22 +26,28 @@ def report(error: ChildFailedError) -> int:
     """Say in the last line which process ended the job; returns the exit status."""
     rank, failure = error.get_first_failure()
     for other, candidate in error.failures.items():
-        # Without the killed one the others fail too. torchrun itself sends SIGTERM.
-        if candidate.exitcode < 0 and candidate.exitcode != -signal.SIGTERM:
+        if _signal(candidate):  # without this one the others fail too
             rank, failure = other, candidate
             break
     if failure.exitcode == TOOL_ERROR:
         return failure.exitcode
     reason = "failed, see its messages above"
-    if failure.exitcode - 128 in (signal.SIGINT, signal.SIGTERM):  # as the tools end
-        reason = f"was ended by {signal.Signals(failure.exitcode - 128).name}"
-    elif failure.exitcode < 0:
-        reason = f"was ended by {failure.signal_name()}"
-        if failure.exitcode == -signal.SIGKILL:
+    if number := _signal(failure) or max(0, -failure.exitcode):
+        reason = f"was ended by {signal.Signals(number).name}"
+        if number == signal.SIGKILL:
             reason += ", as the system does when memory is out"
     message = f"error: process {rank} {reason}; the others were stopped"
     print(message, file=sys.stderr, flush=True)
     return max(failure.exitcode, 1)
+
+
+def _signal(failure: ProcessFailure) -> int:
+    """What somebody else than torchrun, which sends SIGTERM, ended it with, or 0."""
+    if failure.exitcode - 128 in (signal.SIGINT, signal.SIGTERM):  # as the tools say it
+        return failure.exitcode - 128
+    if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
+        return -failure.exitcode
+    return 0
 
 
 def main() -> int:

@@ -102,8 +102,8 @@ def write_tensors(
             part.write_bytes(content)
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be written ({error.strerror}): make room for "
-            f"{len(content) / 2**20:.0f} MiB there, or name another place"
+            f"{path} cannot be written ({error.strerror}): see that its folder is "
+            f"yours and has room for {len(content) / 2**20:.1f} MiB, or name another"
         ) from error
 
 

@@ -1,5 +1,7 @@
 """Checkpoints and weights that do not fit, or are none."""
 
+import torch
+
 from tests.bad_inputs.case import CONVERT, INFLATE, TEST, TRAIN, Tool, options
 from tests.bad_inputs.spoil import checkpoint, written
 
@@ -238,6 +240,29 @@ CHECKPOINTS = [
         "inflating a file into itself",
         "other.pth is the source: name another file",
         (INFLATE, "other.pth", "tiny.py", "other.pth"),
+        spoil=checkpoint(part="backbone"),
+    ),
+    Tool(
+        "inflate_noise",
+        "inflating with more noise than weights",
+        "--noise must be from 0 to 1, got 1000000.0",
+        (INFLATE, "other.pth", "tiny.py", "new.pth", "--noise=1e6"),
+    ),
+    Tool(
+        "inflate_diverged",
+        "inflating weights of a run that diverged",
+        "other.pth has infinite or undefined numbers in conv1.weight: take another "
+        "file",
+        (INFLATE, "other.pth", "tiny.py", "new.pth"),
+        spoil=lambda folder: torch.save(
+            {"conv1.weight": torch.full((4, 3, 7, 7), torch.nan)}, folder / "other.pth"
+        ),
+    ),
+    Tool(
+        "convert_itself",
+        "converting a file into itself",
+        "other.pth is the source: name another file",
+        (CONVERT, "other.pth", "other.pth"),
         spoil=checkpoint(part="backbone"),
     ),
 ]

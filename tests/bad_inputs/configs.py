@@ -256,6 +256,20 @@ CONFIGS = [
         config='custom_hooks = [dict(type="CalibratHook")]',
     ),
     Tool(
+        "checkpoint_interval",
+        "checkpoints every word",
+        "default_hooks.checkpoint (SafeCheckpointHook): interval must be an int, got "
+        "'one'",
+        options("default_hooks.checkpoint.interval=one"),
+        leaves_work_dir=True,
+    ),
+    Tool(
+        "seed",
+        "seed that NumPy does not take",
+        "randomness.seed is -1: write one from 0 to 4294967295",
+        options("randomness.seed=-1"),
+    ),
+    Tool(
         "hook_argument",
         "value that a hook refuses",
         "custom_hooks.0 (CalibrateHook): images must be an int of at least 2, got 1",

@@ -1,6 +1,7 @@
 """Where results are to go, and words of the command line."""
 
 from tests.bad_inputs.case import COMPARE, COUNT, LAUNCH, TEST, TRAIN, Tool
+from tests.bad_inputs.spoil import checkpoint
 
 __all__ = ["OUTPUT"]
 
@@ -23,6 +24,22 @@ OUTPUT = [
         "`--out` below a file",
         "--out tiny.py/new.pkl cannot be written: tiny.py is a file",
         (TEST, "tiny.py", "other.pth", "--out=tiny.py/new.pkl"),
+    ),
+    Tool(
+        "painter",
+        "pictures without a painter",
+        "--show and --show-dir need a painter: give the config "
+        "default_hooks.visualization=dict(type='DetVisualizationHook')",
+        (TEST, "tiny.py", "other.pth", "--show-dir=pictures"),
+        config="default_hooks = dict(visualization=None)",
+        spoil=checkpoint(),
+    ),
+    Tool(
+        "resume_nothing",
+        "`--resume` with a variable that is empty",
+        "--resume '' names no checkpoint (a variable that is not set?): name one, or "
+        "leave the value out for the latest",
+        (TRAIN, "tiny.py", "--resume="),
     ),
     Tool(
         "compare_out",

@@ -1,5 +1,6 @@
 """Files are read without running code, and written whole or not at all."""
 
+import errno
 import os
 import pickle
 import stat
@@ -19,7 +20,7 @@ TENSORS = {"a.weight": torch.randn(2, 3), "a.count": torch.tensor(3)}
 
 
 def same(one, other):
-    assert list(one) == list(other)
+    assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -101,6 +102,12 @@ def test_a_written_file_has_the_permissions_of_any_other(tmp_path):
         assert (tmp_path / name).stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
+def test_weights_under_another_key_are_told_to_be_saved_alone(tmp_path):
+    torch.save({"model": dict(TENSORS)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="model is no tensor: .* them alone"):
+        read_tensors(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("content", [{}, [1, 2], {"state_dict": {"a": 1}}, {1: 2}])
 def test_something_else_than_a_state_dict_is_an_error(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
@@ -113,19 +120,35 @@ def test_a_missing_file_is_named(tmp_path):
         read_tensors(tmp_path / "nothing.pth")
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "w.pth"
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_full_disk_leaves_the_old_file_and_is_one_line(tmp_path, monkeypatch, name):
+    path = tmp_path / name
     write_tensors(path, TENSORS)
 
-    def full_disk(content, file):
-        file.write_bytes(b"half")
-        raise OSError("No space left on device")
+    def full_disk(file, content):
+        with file.open("wb") as half:
+            half.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(CheckpointError, match="No space left on device.*room for"):
         write_tensors(path, {"b": torch.zeros(1)})
     same(read_tensors(path), TENSORS)
-    assert os.listdir(tmp_path) == ["w.pth"]
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_place_below_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="cannot be written.*or name another"):
+        write_tensors(tmp_path / "file" / "w.pth", TENSORS)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_tensors_that_share_memory_are_written(tmp_path, name):
+    tied = torch.rand(4, 3)
+    tensors = {"embedding": tied, "head": tied, "part": tied[1:], "turned": tied.T}
+    write_tensors(tmp_path / name, tensors)
+    same(read_tensors(tmp_path / name), tensors)
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
@@ -163,7 +186,7 @@ def test_a_link_that_comes_after_it_was_looked_for_is_an_error(tmp_path, monkeyp
     other.write_text("mine")
     (tmp_path / f".w.pth.{os.getpid()}.part").symlink_to(other)
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: None)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(CheckpointError, match="File exists"):
         write_tensors(tmp_path / "w.pth", TENSORS)
     assert other.read_text() == "mine"
 

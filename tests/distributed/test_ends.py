@@ -115,21 +115,22 @@ def start(tmp_path, environment):
 
 
 @pytest.mark.parametrize(
-    "processes, does",
-    [(2, "wait"), (4, "go on")],
-    ids=["in an exchange of gradients", "in the middle of training"],
+    "processes, does, number",
+    [(2, "wait", signal.SIGKILL), (4, "go on", signal.SIGKILL)]
+    + [(2, "go on", signal.SIGTERM)],
+    ids=["in an exchange of gradients", "in the middle of training", "by SIGTERM"],
 )
-def test_a_killed_process_ends_the_job(start, processes, does):
+def test_a_killed_process_ends_the_job(start, processes, does, number):
     job = start(processes, does, "--auto-scale-lr")
     pids, rates = zip(*job.arrivals(), strict=True)
     # Two images for each process, and a config for two in all.
     assert rates == pytest.approx([processes * 0.01] * processes)
     assert set(pids) < set(alive(job.mark))
-    os.kill(pids[-1], signal.SIGKILL)
+    os.kill(pids[-1], number)
     status, output = job.end()
-    assert status == 1
+    assert status == (1 if number == signal.SIGKILL else 128 + number)
     last = output.strip().splitlines()[-1]
-    assert last.startswith(f"error: process {processes - 1} was ended by SIGKILL")
+    assert last.startswith(f"error: process {processes - 1} was ended by {number.name}")
     assert "ChildFailedError" not in output
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 
 from odconv_det.plugin.hooks import BatchSizeHook, batch_size
 from tests.distributed.group import ROOT, free_port
@@ -107,7 +108,16 @@ def said(monkeypatch):
 ENTRY = dict(processes=2, images=3, suited=12)
 
 
-def resume(entry, *, enable=False, processes=2, images=3, resumes=True, key=True):
+def resume(
+    entry,
+    *,
+    enable=False,
+    processes=2,
+    images=3,
+    resumes=True,
+    key=True,
+    schedules=None,
+):
     """A hook that has seen such a checkpoint, and the runner it then trains."""
     config = dict(
         train_dataloader=dict(batch_size=images),
@@ -118,7 +128,7 @@ def resume(entry, *, enable=False, processes=2, images=3, resumes=True, key=True
         world_size=processes,
         _resume=resumes,
         optim_wrapper=SimpleNamespace(param_groups=[dict(lr=0.1, initial_lr=1.0)]),
-        param_schedulers=None,
+        param_schedulers=schedules,
     )
     hook = BatchSizeHook()
     hook.after_load_checkpoint(
@@ -168,3 +178,25 @@ def test_a_learning_rate_is_scaled_once(said):
     _, again = resume(checkpoint["meta"]["images_per_iteration"], enable=True)
     assert len(said) == 1
     assert again.optim_wrapper.param_groups == [dict(lr=0.1, initial_lr=1.0)]
+
+
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        ("CosineAnnealingLR", dict(T_max=4, eta_min=0.001)),
+        ("PolyLR", dict(eta_min=0.001)),
+        ("OneCycleLR", dict(eta_max=0.1, total_steps=4)),
+        ("ReduceOnPlateauLR", dict(monitor="mAP", min_value=0.001)),
+    ],
+)
+def test_a_schedule_with_rates_of_its_own_is_named(kind, options, said):
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    schedules = [
+        PARAM_SCHEDULERS.build(dict(type=one, optimizer=optimizer, **its))
+        for one, its in [("LinearLR", {}), ("CosineAnnealingLR", dict(T_max=4))]
+    ]
+    resume(ENTRY, enable=True, schedules=schedules)
+    assert len(said) == 1  # that it is scaled
+    own = PARAM_SCHEDULERS.build(dict(type=kind, optimizer=optimizer, **options))
+    resume(ENTRY, enable=True, schedules=[*schedules, own])
+    assert said[-1].startswith(f"{kind} has learning rates of its own")

@@ -1,8 +1,11 @@
 """Flags, configs and runners of the tools."""
 
+import errno
+import tempfile
 from argparse import Namespace
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from odconv_det.plugin import cli
@@ -87,6 +90,28 @@ def test_a_config_that_cannot_be_read_is_one_line(tmp_path, content):
     (tmp_path / "bad.py").write_text(content)
     with pytest.raises(ToolError, match=r"bad\.py cannot be read"):
         cli.load_config(arguments(config="bad.py"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "full"), FileNotFoundError("No usable temporary directory")],
+)
+def test_a_full_temporary_folder_is_not_the_configs_fault(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    (tmp_path / "fine.py").write_text("model = None\n")
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", fail)
+    with pytest.raises(ToolError, match=r"fine\.py cannot be read: no temp.*TMPDIR"):
+        cli.load_config(arguments(config="fine.py"))
+
+
+def test_a_process_without_a_gpu_is_one_line(monkeypatch):
+    monkeypatch.setattr(cli, "get_device", lambda: "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ToolError, match="no GPU for process 2 .* has 2: start one"):
+        cli.build_runner(Config(dict(launcher="pytorch")))
 
 
 CONFIG = """

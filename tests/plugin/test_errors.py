@@ -52,12 +52,12 @@ def test_the_development_mode_of_python_shows_where_it_comes_from(monkeypatch, c
 @pytest.mark.parametrize(
     "error, line",
     [
-        (OSError(28, "No space left on device"), "No space left.*make room.*--resume"),
+        (OSError(28, "No space left on device"), "No space left.*make room, and wait$"),
         (PermissionError(13, "Permission denied", "w.pth"), "w.pth cannot be used"),
     ],
 )
 def test_an_error_of_the_disk_is_one_line(error, line, capsys):
-    with pytest.raises(SystemExit) as end, one_line_errors():
+    with pytest.raises(SystemExit) as end, one_line_errors("wait"):
         raise error
     assert end.value.code == 2
     [said] = capsys.readouterr().err.splitlines()

@@ -6,6 +6,8 @@ import pytest
 import torch
 from mmdet.models import DetTTAModel
 from mmdet.models.detectors import SemiBaseDetector
+from mmengine.hooks import EMAHook
+from mmengine.runner import get_priority
 from torch import nn
 
 from odconv_det.checkpoints import CheckpointError
@@ -103,6 +105,22 @@ def test_a_model_whose_detector_is_a_part_has_no_backbone_to_compare():
 def test_a_start_without_any_backbone_is_told_where_imagenet_weights_belong():
     with pytest.raises(CheckpointError, match=r"belong into model\.backbone\.init_cfg"):
         load(Detector().backbone.state_dict(), start=True)
+
+
+def test_it_compares_before_other_hooks_load_what_is_theirs():
+    """EMAHook loads its copy of the weights, and says what does not fit at length."""
+    hook = CheckFitHook()
+    assert get_priority(hook.priority) < get_priority(EMAHook.priority)
+
+
+def test_the_latest_checkpoint_is_named_where_none_was_given(tmp_path):
+    (tmp_path / "last_checkpoint").write_text("run/epoch_3.pth")
+    runner = SimpleNamespace(
+        model=Detector(), _load_from=None, _resume=True, work_dir=str(tmp_path)
+    )
+    content = dict(state_dict=Detector(width=6).state_dict(), **PROGRESS)
+    with pytest.raises(CheckpointError, match=r"^run/epoch_3\.pth does not fit"):
+        CheckFitHook().after_load_checkpoint(runner, content)
 
 
 @pytest.mark.parametrize("content", [{}, dict(meta={}), dict(meta=dict(epoch=1))])

@@ -11,7 +11,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 from odconv_det.checkpoints import CheckpointError, read_torch
-from odconv_det.plugin.hooks import SafeCheckpointHook
+from odconv_det.plugin.hooks import SafeCheckpointHook, checkpoint
 
 _runs = iter(range(10**6))
 
@@ -480,3 +480,58 @@ def test_checkpoints_may_lie_elsewhere(tmp_path):
 def test_other_storage_is_refused(option):
     with pytest.raises(ValueError, match="local disk.*CheckpointHook"):
         SafeCheckpointHook(**option)
+
+
+@pytest.mark.parametrize("option", [dict(interval="one"), dict(max_keep_ckpts="all")])
+def test_a_word_in_place_of_a_number_is_refused(option):
+    (name,) = option
+    with pytest.raises(ValueError, match=f"^{name} must be an int, got '"):
+        SafeCheckpointHook(**option)
+
+
+def test_publishing_passes_over_a_metric_without_a_best_checkpoint(tmp_path):
+    """So it is where a run goes on in another folder and nothing there is better."""
+    options = dict(
+        save_best=["box", "mask"], rule="greater", published_keys=["state_dict"]
+    )
+    first, other = tmp_path / "first", tmp_path / "other"
+    first.mkdir(), other.mkdir()
+    hook, runner = start(first, **options)
+    epoch(hook, runner)
+    hook.after_val_epoch(runner, {"box": 0.5, "mask": 0.5})
+    epoch(hook, runner)
+    hook, runner = resume(other, first / "epoch_2.pth", **options)
+    epoch(hook, runner)
+    hook.after_val_epoch(runner, {"box": 0.6, "mask": 0.1})
+    hook.after_train(runner)
+    published = {name.split("-")[0] for name in names(other) if "-" in name}
+    assert published == {"best_box_epoch_3", "epoch_3"}
+
+
+def test_a_folder_is_the_same_by_another_name(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    hook, runner = start(tmp_path / "run", max_keep_ckpts=1)
+    epoch(hook, runner)
+    path = tmp_path / "run" / "epoch_1.pth"
+    hook, runner = resume(tmp_path / "link", path, max_keep_ckpts=1)
+    epoch(hook, runner)
+    assert names(tmp_path / "run") == ["epoch_2.pth", "last_checkpoint"]
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_run_that_starts_anew_over_an_earlier_one_says_so(
+    tmp_path, monkeypatch, resumes
+):
+    hook, runner = start(tmp_path)
+    epoch(hook, runner)
+    said = []
+    monkeypatch.setattr(checkpoint, "print_log", lambda line, *_: said.append(line))
+    if resumes:
+        resume(tmp_path, tmp_path / "epoch_1.pth")
+        assert said == []
+        return
+    start(tmp_path)
+    (line,) = said
+    assert "does not go on from it" in line
+    assert "epoch_1.pth" in line
