@@ -1,10 +1,11 @@
-"""What the pages on systems show works as it stands there."""
+"""What the pages on systems and on reliability show works as it stands there."""
 
 import re
 from pathlib import Path
 
 import pytest
-from mmdet.registry import MODELS
+from mmdet.registry import HOOKS, MODELS
+from mmengine.config import Config
 
 import odconv_det.layers
 
@@ -47,3 +48,13 @@ def test_every_file_it_names_is_there():
     assert [name for name in named if not (ROOT / name).is_file()] == []
     links = re.findall(r"\]\((\w[\w.-]+\.md)\)", PAGE)
     assert [name for name in links if not (ROOT / "docs" / name).is_file()] == []
+
+
+def test_the_hooks_that_lose_nothing_save_every_epoch(tmp_path):
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "config.py").write_text(block)
+    cfg = Config.fromfile(tmp_path / "config.py")
+    assert HOOKS.build(cfg.default_hooks.checkpoint).interval == 1
+    kinds = [type(HOOKS.build(hook)).__name__ for hook in cfg.custom_hooks]
+    assert kinds == ["EpochSeedHook", "BatchSizeHook"]
