@@ -104,10 +104,8 @@ def locate(address: str, *, download: bool = True) -> Path:
 
 
 def _download(address: str, drive_id: str, path: Path) -> Path:
-    by_hand = (
-        f"get https://drive.google.com/file/d/{drive_id}/view and save it as {path}, "
-        "or train from scratch with init_cfg=None"
-    )
+    page = f"https://drive.google.com/file/d/{drive_id}/view"
+    by_hand = f"get {page} and save it as {path}"
     try:
         import gdown
     except ImportError:

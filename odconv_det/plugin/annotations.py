@@ -162,10 +162,13 @@ class CocoFile(CocoContent):
                 "outlines, or take a detector of boxes"
             )
         if isinstance(outline, list):
-            return any(
-                isinstance(one, list) and len(one) >= 6 and len(one) % 2 == 0
-                for one in outline
-            )
+            lists = [one for one in outline if isinstance(one, list)]
+            if not all(is_number(number) for one in lists for number in one):
+                raise ToolError(
+                    f"{place}: a number of its segmentation is none: write polygons, "
+                    "[[x, y, ...]] in pixels"
+                )
+            return any(len(one) >= 6 and len(one) % 2 == 0 for one in lists)
         if not isinstance(outline, Mapping) or not {"size", "counts"} <= set(outline):
             raise ToolError(
                 f"{place}: its segmentation is neither polygons [[x, y, ...]] nor an "

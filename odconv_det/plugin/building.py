@@ -132,9 +132,17 @@ def _reason(error: BaseException, name: str, part: Mapping[str, Any]) -> str:
     if isinstance(error, KeyError) and (layer := _not_found(error)):
         return _unknown(layer, MODELS)
     if isinstance(error, TypeError):
-        if found := re.search(r"unexpected keyword argument '(\w+)'", text):
-            word = found[1]
-            known = suggestion(word, _arguments(part.get("obj_cls")))
+        if found := re.search(r"multiple values for .*argument '(\w+)'", text):
+            return f"there is no argument {found[1]}: leave it out"
+        if found := re.search(
+            r"(?:(\w+)\.__init__\(\) got an )?unexpected keyword argument '(\w+)'", text
+        ):
+            owner, word = found.groups()
+            cls = part.get("obj_cls")
+            own = inspect.isclass(cls) and [one.__name__ for one in inspect.getmro(cls)]
+            if owner and own and owner not in own:  # of something that the part makes
+                return f"{owner.lstrip('_')} has no argument {word}: leave it out"
+            known = suggestion(word, _arguments(cls))
             return f"there is no argument {word}{known or ': leave it out'}"
         if found := re.search(r"missing \d+ required .*?: (.+)$", text):
             return f"{found[1]} must be given"

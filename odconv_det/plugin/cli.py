@@ -29,9 +29,15 @@ __all__ = [
 ]
 
 
+_WEIGHTS = (".pth", ".pt", ".tar", ".safetensors")
+
 # What Runner.from_cfg and MMDetection's tools read beside the runner's own arguments.
 _READ = ("auto_scale_lr", "compile", "find_unused_parameters", "tta_model")
 _READ += ("runner_type", "tta_pipeline", "custom_imports", "activation_checkpointing")
+
+
+# Sections that a config need not have, each of which the runner reads as it stands.
+_SECTIONS = ("randomness", "env_cfg", "model_wrapper_cfg", "default_hooks", "compile")
 
 
 class ConfigOptions(DictAction):
@@ -98,6 +104,8 @@ def read_config(path: str) -> Config:
         ToolError: if it is not there or cannot be read.
     """
     check_file(path, "config file", "give the path of one")
+    if Path(path).suffix in _WEIGHTS:
+        raise ToolError(f"{path} is no config: the config comes before the checkpoint")
     try:
         return Config.fromfile(path)
     except Exception as error:  # a config is a program, which can fail in any way
@@ -123,19 +131,20 @@ def _is_out_of_room(error: BaseException | None) -> bool:
 
 
 def _change(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Apply --cfg-options; a section that the config does not have is a mistake.
+    """Apply --cfg-options; a section that no run reads is a mistake.
 
-    MMEngine would add it, and nothing would ever read it.
+    MMEngine would add it without a word.
     """
     for key in options:
         first, _, rest = key.partition(".")
-        known = {*cfg, *(() if rest else _top_level_words())}
+        known = {*cfg, *(_SECTIONS if rest else _top_level_words())}
         if first not in known:
             raise ToolError(
                 f"--cfg-options {key}: the config has no {first}"
                 f"{suggestion(first, known) or ', and no run reads it'}"
             )
-        _check_place(cfg, key)
+        if first in cfg:
+            _check_place(cfg, key)
     try:
         cfg.merge_from_dict(dict(options))
     except (KeyError, TypeError, IndexError) as error:

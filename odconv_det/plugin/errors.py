@@ -26,6 +26,8 @@ class ToolError(Exception):
 def one_line_errors(advice: str = "start again") -> Iterator[None]:
     """Turn a person's error and one of the disk into `error: ...` and exit status 2.
 
+    So is a package that a part of the config needs and that is not installed.
+
     `advice` is what to do once the disk has room.
 
     In Python's development mode (`python -X dev`, or PYTHONDEVMODE=1 for the processes
@@ -36,8 +38,10 @@ def one_line_errors(advice: str = "start again") -> Iterator[None]:
     logging.raiseExceptions = sys.flags.dev_mode
     try:
         yield
-    except (ToolError, CheckpointError, OSError) as error:
+    except (ToolError, CheckpointError, OSError, ImportError) as error:
         line = str(error)
+        if isinstance(error, ImportError) and "install" not in line:
+            raise  # others say which package is to be installed for what a config asks
         if isinstance(error, OSError):
             line = _spell(error, advice)
         if line is None:

@@ -16,7 +16,7 @@ _OWN = {"num_batch_per_epoch", "disable_subprocess_warning"}
 
 
 def check_words(loader: Mapping[str, Any], place: str) -> None:
-    """Raise ToolError for an argument that no dataloader has."""
+    """Raise ToolError for arguments that no dataloader has, and sizes that are none."""
     known = {*inspect.signature(DataLoader).parameters, *_OWN}
     for word in loader:
         if word not in known:
@@ -24,6 +24,9 @@ def check_words(loader: Mapping[str, Any], place: str) -> None:
                 f"{place}: there is no argument {word}"
                 f"{suggestion(word, known) or ': leave it out'}"
             )
+    size = loader.get("batch_size", 1)
+    if not isinstance(size, int) or size < 1:
+        raise ToolError(f"{place}.batch_size is {size!r}: write a number from 1 on")
 
 
 def check_batches(loader: Mapping[str, Any], images: int, place: str) -> None:

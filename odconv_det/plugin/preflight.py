@@ -147,6 +147,8 @@ def _pretrained_parts(model: object) -> Iterator[tuple[dict, str]]:
         inits = part.get("init_cfg")
         for init in inits if isinstance(inits, (list, tuple)) else [inits]:
             if isinstance(init, str):
+                if init.lower() == "none":
+                    raise ToolError("init_cfg is the word 'none': write None")
                 raise ToolError(
                     f"init_cfg is {init!r}: write init_cfg=dict(type='Pretrained', "
                     f"checkpoint={init!r})"

@@ -16,6 +16,7 @@ _GROUPS = (
 )
 _LISTS = ("val_evaluator", "test_evaluator", "custom_hooks")
 _DICTS = ("model", "default_hooks", "auto_scale_lr")
+_DICTS += ("randomness", "env_cfg", "model_wrapper_cfg")
 _DICTS += tuple(name for group in _GROUPS for name in group if name not in _LISTS)
 _PLAIN = (str, int, float, list, tuple)  # and never an object that was built already
 # What the processes of a launcher find in their environment.
@@ -50,6 +51,10 @@ def check_kinds(cfg: Config) -> None:
     for name in ("load_from", "work_dir"):
         if not isinstance(value := cfg.get(name), str | None):
             raise ToolError(f"{name} is {value!r}: write a path")
+    for word in ("max_epochs", "max_iters"):
+        length = (cfg.get("train_cfg") or {}).get(word, 1)
+        if not isinstance(length, int) or length < 1:
+            raise ToolError(f"train_cfg.{word} is {length!r}: write a number from 1 on")
     seed = (cfg.get("randomness") or {}).get("seed")
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**32):
         raise ToolError(f"randomness.seed is {seed!r}: write one from 0 to {2**32 - 1}")

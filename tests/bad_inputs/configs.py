@@ -1,6 +1,6 @@
 """Configs and options with a mistake."""
 
-from tests.bad_inputs.case import COUNT, TRAIN, Tool, options
+from tests.bad_inputs.case import COUNT, TEST, TRAIN, Tool, options
 from tests.bad_inputs.spoil import written
 
 __all__ = ["CONFIGS"]
@@ -56,6 +56,71 @@ CONFIGS = [
         "unknown norm",
         "model.backbone (ODResNet): there is no SynBN; did you mean SyncBN?",
         options("model.backbone.norm_cfg.type=SynBN"),
+    ),
+    Tool(
+        "norm_argument",
+        "argument of a norm in another spelling",
+        "model.backbone (ODResNet): BatchNorm has no argument momentm: leave it out",
+        options(
+            "model.backbone.norm_cfg.type=BN", "model.backbone.norm_cfg.momentm=0.1"
+        ),
+    ),
+    Tool(
+        "dynamic_argument",
+        "layer for a backbone that has its own",
+        "model.backbone (ODResNet): there is no argument dynamic: leave it out",
+        options("model.backbone.dynamic.type=ODConv2d"),
+    ),
+    Tool(
+        "init_word",
+        "`none` for `None`",
+        "init_cfg is the word 'none': write None",
+        options("model.backbone.init_cfg=none"),
+    ),
+    Tool(
+        "no_epochs",
+        "training of no epochs",
+        "train_cfg.max_epochs is 0: write a number from 1 on",
+        options("train_cfg.max_epochs=0"),
+    ),
+    Tool(
+        "text_batch_size",
+        "number in quotes",
+        "train_dataloader.batch_size is '2': write a number from 1 on",
+        config="train_dataloader['batch_size'] = '2'",
+    ),
+    Tool(
+        "checkpoint_never",
+        "checkpoints every 0 epochs",
+        "default_hooks.checkpoint (SafeCheckpointHook): interval must not be 0: -1 "
+        "saves the last one alone",
+        options("default_hooks.checkpoint.interval=0"),
+        leaves_work_dir=True,
+    ),
+    Tool(
+        "text_randomness",
+        "text for a section",
+        "randomness is '0': write randomness=dict(...)",
+        config="randomness = '0'",
+    ),
+    Tool(
+        "swapped",
+        "checkpoint in front of the config",
+        "other.pth is no config: the config comes before the checkpoint",
+        (TEST, "other.pth", "tiny.py"),
+        spoil=written("other.pth"),
+    ),
+    Tool(
+        "tensorboard",
+        "part that needs a package",
+        "Please ... install ...",
+        config="""
+            visualizer = dict(
+                type="DetLocalVisualizer",
+                vis_backends=[dict(type="TensorboardVisBackend")],
+            )
+        """,
+        leaves_work_dir=True,
     ),
     Tool(
         "foreign_layer",

@@ -250,6 +250,16 @@ DATA = [
         spoil=edited(TRAINING, each("annotations", segmentation=[[1, 1, 9, 9]])),
     ),
     Tool(
+        "outline_words",
+        "outline with a word",
+        "data/coco/annotations/instances_train2017.json: annotation 1: a number of its "
+        "segmentation is none: write polygons, [[x, y, ...]] in pixels",
+        config='dataset["pipeline"][1]["with_mask"] = True',
+        spoil=edited(
+            TRAINING, each("annotations", segmentation=[["a", 1, 9, 9, 1, 9]])
+        ),
+    ),
+    Tool(
         "image_twice",
         "two images of one id",
         "data/coco/annotations/instances_train2017.json: id 1 is of two of its "

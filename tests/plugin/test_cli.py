@@ -144,7 +144,8 @@ def test_an_option_may_add_an_argument_a_section_of_a_part_or_one_of_the_run(tmp
         "model.backbone.init_cfg": dict(type="Kaiming", _delete_=True),
         "param_scheduler.0.end": 5,
         "load_from": "a.pth",
-        "randomness": {"seed": 1},
+        "randomness.seed": 1,
+        "model_wrapper_cfg.find_unused_parameters": True,
     }
     cfg = cli.load_config(arguments(config="plain.py", cfg_options=options))
     assert cfg.model.backbone.kernel_num == 4

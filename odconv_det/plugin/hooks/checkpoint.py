@@ -55,6 +55,8 @@ class SafeCheckpointHook(CheckpointHook):
         for name in ("interval", "max_keep_ckpts"):
             if not isinstance(value := getattr(self, name), int):
                 raise ValueError(f"{name} must be an int, got {value!r}")
+        if self.interval == 0:
+            raise ValueError("interval must not be 0: -1 saves the last one alone")
         if self.backend_args or self.file_client_args:
             raise ValueError(
                 f"{type(self).__name__} writes to the local disk: leave backend_args "
