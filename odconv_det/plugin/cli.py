@@ -184,16 +184,16 @@ def _check_place(cfg: Config, key: str) -> None:
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner the config asks for; distributed runs on a CPU use gloo."""
-    if cfg.launcher != "none":
-        if get_device() == "cpu":
-            _use_gloo(cfg)
-        else:
-            _check_gpus()
+    if cfg.launcher != "none" and get_device() == "cpu":
+        _use_gloo(cfg)
+    if cfg.launcher == "pytorch" and get_device() == "cuda":
+        _check_gpus()
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
 
 
 def _check_gpus() -> None:
-    if get_device() == "cuda" and local_rank() >= torch.cuda.device_count():
+    """Raise ToolError for more processes than GPUs, each of which takes its own."""
+    if local_rank() >= torch.cuda.device_count():
         raise ToolError(
             f"there is no GPU for process {local_rank()} of this machine, which has "
             f"{torch.cuda.device_count()}: start one process for each"

@@ -15,7 +15,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from odconv_det.checkpoints import CheckpointError
 from odconv_det.plugin.file_backend import WHOLE_FILES
@@ -98,10 +98,12 @@ class SafeCheckpointHook(CheckpointHook):
         self._set_bests({key: info.get(key) for key in self._bests()})
 
     def _warn_of_an_earlier_run(self, runner: Runner) -> None:
-        if latest := find_latest_checkpoint(runner.work_dir):
+        pointer = Path(runner.work_dir, "last_checkpoint")
+        if pointer.is_file():
+            latest = Path(pointer.read_text()).name
             print_log(
                 f"{runner.work_dir} has checkpoints of an earlier run, the latest of "
-                f"them {Path(latest).name}: this run does not go on from it, and "
+                f"them {latest}: this run does not go on from it, and "
                 "overwrites those that it has a name for; until it has saved one "
                 "itself, --resume goes on with the earlier run",
                 "current",
