@@ -114,6 +114,12 @@ def read_config(path: str) -> Config:
                 f"{path} cannot be read: no temporary folder has room for a copy of "
                 "it; make some, or set TMPDIR to another folder"
             ) from error
+        if "Failed to import custom modules" in str(error):
+            reason = error.__cause__.__context__ or error.__cause__
+            raise ToolError(
+                f"{path} cannot be read (custom_imports: {reason}): mend the name, or "
+                "set PYTHONPATH to the folder that has it"
+            ) from error
         raise ToolError(f"{path} cannot be read ({error}): mend the config") from error
 
 

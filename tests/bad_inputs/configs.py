@@ -123,6 +123,13 @@ CONFIGS = [
         leaves_work_dir=True,
     ),
     Tool(
+        "custom_imports",
+        "import of what is not there",
+        "tiny.py cannot be read (custom_imports: No module named 'odconv_dett'): "
+        "mend the name, or set PYTHONPATH to the folder that has it",
+        config='custom_imports = dict(imports=["odconv_dett"])',
+    ),
+    Tool(
         "foreign_layer",
         "layer of a project that is not imported",
         "model.backbone.dynamic (MyOwnThing): there is no MyOwnThing: import the "
