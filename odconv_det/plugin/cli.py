@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device

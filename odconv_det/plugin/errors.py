@@ -26,8 +26,7 @@ class ToolError(Exception):
 def one_line_errors(advice: str = "start again") -> Iterator[None]:
     """Turn a person's error and one of the disk into `error: ...` and exit status 2.
 
-    So is a package that a part of the config needs and that is not installed.
-
+    A package that a part of the config needs and that is not installed is one as well.
     `advice` is what to do once the disk has room.
 
     In Python's development mode (`python -X dev`, or PYTHONDEVMODE=1 for the processes
@@ -39,11 +38,7 @@ def one_line_errors(advice: str = "start again") -> Iterator[None]:
     try:
         yield
     except (ToolError, CheckpointError, OSError, ImportError) as error:
-        line = str(error)
-        if isinstance(error, ImportError) and "install" not in line:
-            raise  # others say which package is to be installed for what a config asks
-        if isinstance(error, OSError):
-            line = _spell(error, advice)
+        line = _spell(error, advice)
         if line is None:
             raise
         # The processes of one machine fail together. The first one reports; launchers
@@ -56,8 +51,12 @@ def one_line_errors(advice: str = "start again") -> Iterator[None]:
         raise SystemExit(2) from None
 
 
-def _spell(error: OSError, advice: str) -> str | None:
-    """What a person can do about it; ``None`` if it is about no disk and no file."""
+def _spell(error: Exception, advice: str) -> str | None:
+    """What a person can do about it; ``None`` for what is no person's doing."""
+    if isinstance(error, ImportError):  # of a package, where it says what to install
+        return str(error) if "install" in str(error) else None
+    if not isinstance(error, OSError):
+        return str(error)
     if error.errno in NO_ROOM:
         return f"{error.strerror}: make room, and {advice}"
     if error.filename is None:
