@@ -67,9 +67,7 @@ class _DynamicConv2d(torch.autograd.Function):
         backward_form: str,
     ) -> Tensor:
         scales = Scales(channel, filter_, spatial)
-        y = forward(x, bank, kernel, scales, bias, geometry, plan)
-        # Some forms end in a view of their result, which nobody could change in place.
-        return torch.ops.aten._unsafe_view(y, y.shape)
+        return forward(x, bank, kernel, scales, bias, geometry, plan)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -49,13 +49,13 @@ def convolve(
     if form == "shared":
         return F.conv2d(x, _readable(kernels[0]), bias, *geometry)
     if form == "matmul":
-        return _matmul(x, kernels, bias, geometry.stride)
+        return _own(_matmul(x, kernels, bias, geometry.stride))
     if form == "grouped":
         planes = x.reshape(1, -1, *x.shape[2:])
         stacked = kernels.flatten(0, 1)
         repeated = None if bias is None else bias.repeat(batch)
         y = F.conv2d(planes, stacked, repeated, *_grouped(geometry, batch))
-        return y.reshape(batch, -1, *y.shape[2:])
+        return _own(y.reshape(batch, -1, *y.shape[2:]))
     if batch == 0:  # the sum over no kernels is a zero kernel
         return F.conv2d(x, kernels.sum(0), bias, *geometry)
     ys = [
@@ -105,6 +105,15 @@ def backward(
         return pairs[0][0], pairs[0][1].unsqueeze(0)
     grad_xs, grad_kernels = zip(*pairs, strict=True)
     return torch.cat(grad_xs) if need_x else None, torch.stack(grad_kernels)
+
+
+def _own(y: Tensor) -> Tensor:
+    """A view as a tensor of its own, in the same memory.
+
+    Autograd lets nobody change a view in place that left a custom function or a
+    checkpoint, as the in-place ReLU behind a convolution does.
+    """
+    return torch.ops.aten._unsafe_view(y, y.shape)
 
 
 def _readable(kernel: Tensor) -> Tensor:

@@ -61,6 +61,20 @@ batches = pytest.mark.parametrize("batch", [1, BATCH])
 @cases
 @layouts
 @batches
+def test_the_result_is_not_a_view(form, geometry, filters, size, layout, batch):
+    """Which nothing may change in place behind a checkpoint."""
+    x, kernels = operands(geometry, filters, size, layout, batch)
+    with torch.no_grad():
+        y = convolve(x, kernels, None, geometry, form)
+    assert not y._is_view()
+    with torch.enable_grad():
+        y = convolve(x, kernels.requires_grad_(), None, geometry, form)
+    assert not y._is_view()
+
+
+@cases
+@layouts
+@batches
 def test_forward_and_backward(form, geometry, filters, size, layout, batch):
     x, kernels = operands(geometry, filters, size, layout, batch)
     inputs = [t.clone().requires_grad_() for t in (x, kernels)]
