@@ -3,7 +3,8 @@
 Its scale joins the filter attention and its shift the bias, so it costs nothing, and
 the map between the two is neither written nor saved for backward. ``gamma`` and
 ``beta`` stay trainable. Which of the two modules applies it is decided at every call,
-by the mode the BatchNorm is in then; names in the state dict do not change.
+by the mode the BatchNorm is in then, and by whether a hook listens to either; names in
+the state dict do not change.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import Counter
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _has_any_global_hook
 
 from odconv_det.core.relu6 import OutputReLU6
 from odconv_det.functional import Affine
@@ -34,7 +36,8 @@ class Fold:
 
     By name, because the network may change: when either has been replaced (as
     ``SyncBatchNorm.convert_sync_batchnorm`` does), or is a copy that shares this object
-    (as ``DataParallel`` makes them), each does its own work again.
+    (as ``DataParallel`` makes them), each does its own work again. So it is while a
+    hook is to see the map between the two, and in a copy of one without the other.
     """
 
     def __init__(self, parent: nn.Module, conv: str, norm: str) -> None:
@@ -59,7 +62,14 @@ class Fold:
         agreed = all(
             m is not None and vars(m).get("fold") is self for m in (conv, norm)
         )
-        return (conv, norm) if agreed and not norm.training else None
+        if not agreed or norm.training or any(map(has_hooks, (conv, norm))):
+            return None
+        return None if _has_any_global_hook() else (conv, norm)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Fold | None:
+        # The parent comes before its children, unless one of them is copied alone.
+        parent = memo.get(id(self.parent))
+        return None if parent is None else Fold(parent, self.conv, self.norm)
 
 
 class _Folded:

@@ -108,8 +108,13 @@ def traced_parts(network: nn.Module, prefix: str = "") -> Iterator[Part]:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody listens to what goes in or comes out."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    """Whether somebody listens to what goes in or comes out, or to its gradient."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_forward_hook
 
 from odconv_det import ODConv2d, fuse
 from odconv_det.core.relu6 import OutputReLU6
@@ -548,6 +549,16 @@ class TestChangesAfterwards:
         assert clone[0].fold.parent is clone
         assert torch.equal(clone(image()), expected)
 
+    @pytest.mark.parametrize("position", [0, 1])
+    def test_a_deep_copy_of_one_alone_does_its_own_work(self, position):
+        network, plain = sequential(conv(), norm()), sequential(conv(), norm())
+        fold_batch_norms(network)
+        clone, own = (copy.deepcopy(one[position]) for one in (network, plain))
+        x = image() if position == 0 else plain[0](image())
+        torch.testing.assert_close(clone(x), own(x))
+        assert_same(result(network, image()), result(plain, image()), 1e-11)
+        assert folds(network) == ["0"]
+
     @pytest.mark.parametrize("build", SMALL)
     def test_a_deep_copy_of_a_backbone_folds_as_much(self, build):
         network = build().eval()
@@ -586,6 +597,19 @@ class TestChangesAfterwards:
         )
 
 
+# Each changes what goes through, forward or back.
+HOOKS = {
+    "forward": lambda m: m.register_forward_hook(lambda m, x, y: y.sigmoid()),
+    "forward pre": lambda m: m.register_forward_pre_hook(lambda m, x: x[0].sigmoid()),
+    "backward": lambda m: m.register_full_backward_hook(
+        lambda m, into, out: tuple(None if g is None else g.sigmoid() for g in into)
+    ),
+    "backward pre": lambda m: m.register_full_backward_pre_hook(
+        lambda m, out: (out[0].sigmoid(),)
+    ),
+}
+
+
 class TestHooks:
     @pytest.mark.parametrize("position", [0, 1])
     def test_a_hook_sees_the_maps_it_would_see_without_folding(self, position):
@@ -599,6 +623,41 @@ class TestHooks:
         network(image())
         before, after = seen
         for one, other in itertools.zip_longest(before, after):
+            torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+    @pytest.mark.parametrize("position", [0, 1])
+    @pytest.mark.parametrize("kind", HOOKS)
+    def test_a_hook_that_comes_later_changes_what_it_would_without(
+        self, kind, position
+    ):
+        """And once it is gone, the convolution applies the BatchNorm again."""
+        networks = [sequential(conv(), norm()) for _ in range(2)]
+        fold_batch_norms(networks[0])
+        handles = [HOOKS[kind](network[position]) for network in networks]
+        folded, plain = (result(network, image()) for network in networks)
+        assert_same(folded, plain, 1e-11)
+        for handle in handles:
+            handle.remove()
+        assert folds(networks[0]) == ["0"]
+
+    def test_a_hook_of_every_module_sees_what_it_would_without(self):
+        networks = [sequential(conv(), norm()) for _ in range(2)]
+        fold_batch_norms(networks[0])
+        seen = []
+
+        def note(module, args, output):
+            if isinstance(module, ODConv2d | _BatchNorm):
+                seen.append(output.detach())
+
+        handle = register_module_forward_hook(note)
+        try:
+            for network in networks:
+                network(image())
+        finally:
+            handle.remove()
+        folded, plain = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+        assert len(folded) == 2
+        for one, other in zip(folded, plain, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
 
