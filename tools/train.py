@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -15,6 +14,7 @@ from odconv_det.plugin.hooks import CheckFitHook
 from odconv_det.plugin.images import image_errors
 from odconv_det.plugin.loading import resume_errors
 from odconv_det.plugin.rehearsal import rehearse
+from odconv_det.plugin.saved import latest, names_of, pointer
 from odconv_det.plugin.signals import end_when_stopped
 
 GO_ON = "the same command with --resume goes on from the last checkpoint, if any"
@@ -70,11 +70,18 @@ def resume(cfg: Config, checkpoint: str) -> None:
             "or leave the value out for the latest"
         )
     if checkpoint == "auto":
-        if not Path(cfg.work_dir, "last_checkpoint").is_file():
-            if local_rank() == 0:
-                print_log(f"{cfg.work_dir} has no checkpoint yet: the run starts anew")
-            return
         checkpoint = None
+        if pointer(cfg.work_dir) is None:
+            found = latest(*names_of(cfg))
+            if local_rank() == 0:
+                print_log(
+                    f"{cfg.work_dir} has no last_checkpoint: going on from {found}"
+                    if found
+                    else f"{cfg.work_dir} has no checkpoint yet: the run starts anew"
+                )
+            if found is None:
+                return
+            checkpoint = str(found)
     cfg.resume, cfg.load_from = True, checkpoint
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import find_latest_checkpoint
 
 from odconv_det.checkpoints import is_torch_file
 from odconv_det.plugin.errors import ToolError, local_rank
 from odconv_det.plugin.pretrained import StrictPretrained, is_pretrained
+from odconv_det.plugin.saved import names_of, newest_whole, pointer
 from odconv_det.plugin.sections import check_groups, check_kinds, check_launcher
 
 __all__ = [
@@ -98,16 +98,14 @@ def check_weights(cfg: Config) -> None:
     start = cfg.get("load_from")
     if start:
         check_file(start, "checkpoint", "name the file of an earlier run")
-    elif cfg.get("resume") and Path(cfg.work_dir, "last_checkpoint").is_file():
-        start = find_latest_checkpoint(cfg.work_dir)
-        advice = f"{cfg.work_dir}/last_checkpoint names it: pass --resume FILE instead"
-        if not start.strip():
-            raise ToolError(
-                f"{cfg.work_dir}/last_checkpoint is empty: pass --resume FILE instead"
-            )
-        check_file(start, "checkpoint", advice)
+    elif cfg.get("resume") and (named := pointer(cfg.work_dir)) is not None:
+        start, file = named.strip(), f"{cfg.work_dir}/last_checkpoint"
+        if not start:
+            raise ToolError(f"{file} is empty: {_another(cfg)}")
+        check_file(start, "checkpoint", f"{file} names it: {_another(cfg)}")
     if start and _is_torn(start):
-        raise ToolError(f"checkpoint {start} is no whole torch file: get it once more")
+        advice = _another(cfg) if cfg.get("resume") else "get it again"
+        raise ToolError(f"checkpoint {start} is not a whole torch file: {advice}")
     for part, path in _pretrained_parts(cfg.model):
         if not start:
             advice = (
@@ -122,6 +120,14 @@ def check_weights(cfg: Config) -> None:
             part["init_cfg"] = None
             if local_rank() == 0:
                 print_log(f"{path} is not needed: starting from {start}")
+
+
+def _another(cfg: Config) -> str:
+    """Advice to resume from the newest whole checkpoint of the work dir."""
+    whole = newest_whole(*names_of(cfg))
+    if whole is None:
+        return "pass --resume FILE instead"
+    return f"pass --resume {whole} instead, the newest whole one"
 
 
 def _is_torn(path: str) -> bool:

@@ -1,5 +1,6 @@
 """What a run goes on from, and what it starts from, by real runs of the tools."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,39 @@ def test_a_run_that_has_saved_goes_on_from_there(train, folder, first):
     output = train("longer", "--resume", *longer)
     assert "resumed epoch: 1" in output
     assert (folder / "longer" / "epoch_2.pth").is_file()
+
+
+def test_a_run_that_lost_last_checkpoint_goes_on_from_the_newest_whole_file(
+    train, folder, first
+):
+    work_dir = folder / "lost"
+    shutil.copytree(first.parent, work_dir)
+    (work_dir / "last_checkpoint").unlink()
+    saved = first.read_bytes()
+    (work_dir / "epoch_2.pth").write_bytes(saved[: len(saved) // 2])
+    output = train("lost", "--resume", "--cfg-options", "train_cfg.max_epochs=2")
+    said = f"{work_dir} has no last_checkpoint: going on from {work_dir}/epoch_1.pth"
+    assert said in output
+    assert "resumed epoch: 1" in output
+    assert (work_dir / "epoch_1.pth").read_bytes() == saved
+
+
+def test_of_a_torn_checkpoint_the_newest_whole_one_is_named(folder, forge, first):
+    work_dir = folder / "torn"
+    shutil.copytree(first.parent, work_dir)
+    saved = first.read_bytes()
+    torn = work_dir / "epoch_2.pth"
+    torn.write_bytes(saved[: len(saved) // 2])
+    (work_dir / "last_checkpoint").write_text(str(torn))
+    for words in (["--resume"], ["--resume", torn]):
+        words = (folder / "tiny.py", "--work-dir", work_dir, *words)
+        status, output = forge.run(folder, TRAIN, *words)
+        assert status == 2
+        assert output.splitlines()[-1] == (
+            f"error: checkpoint {torn} is not a whole torch file: pass --resume "
+            f"{work_dir}/epoch_1.pth instead, the newest whole one"
+        )
+    assert (work_dir / "epoch_1.pth").read_bytes() == saved
 
 
 def test_a_run_without_a_checkpoint_says_that_it_starts_anew(train, folder):

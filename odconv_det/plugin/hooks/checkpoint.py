@@ -20,6 +20,13 @@ from mmengine.runner import Runner
 from odconv_det.checkpoints import CheckpointError
 from odconv_det.plugin.file_backend import WHOLE_FILES
 from odconv_det.plugin.loading import load_checkpoint
+from odconv_det.plugin.saved import (
+    folder_of,
+    latest,
+    newest_whole,
+    pattern,
+    pointer,
+)
 
 __all__ = ["SafeCheckpointHook"]
 
@@ -71,6 +78,17 @@ class SafeCheckpointHook(CheckpointHook):
         self._earlier_bests: dict[str, str] = {}
         self._writer: str | None = None
 
+    def before_run(self, runner: Runner) -> None:
+        """Resume from the newest file where ``last_checkpoint`` is lost.
+
+        MMEngine would start from the beginning, and overwrite what was saved.
+        """
+        auto = runner._resume and runner._load_from is None
+        if auto and pointer(runner.work_dir) is None:
+            folder = folder_of(runner.work_dir, self.out_dir)
+            found = latest(folder, self.filename_tmpl)
+            runner._load_from = None if found is None else str(found)
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember which process wrote the checkpoint that is resumed."""
         if runner._resume:
@@ -98,12 +116,13 @@ class SafeCheckpointHook(CheckpointHook):
         self._set_bests({key: info.get(key) for key in self._bests()})
 
     def _warn_of_an_earlier_run(self, runner: Runner) -> None:
-        pointer = Path(runner.work_dir, "last_checkpoint")
-        if pointer.is_file():
-            latest = Path(pointer.read_text()).name
+        named = pointer(runner.work_dir)
+        if named is None:
+            named = newest_whole(Path(self.out_dir), self.filename_tmpl)
+        if named is not None:
             print_log(
                 f"{runner.work_dir} has checkpoints of an earlier run, the latest of "
-                f"them {latest}: this run does not go on from it, and "
+                f"them {Path(named).name}: this run does not go on from it, and "
                 "overwrites those that it has a name for; until it has saved one "
                 "itself, --resume goes on with the earlier run",
                 "current",
@@ -274,8 +293,7 @@ class SafeCheckpointHook(CheckpointHook):
 
         A resumed checkpoint may come from anywhere, and has no say beyond these.
         """
-        around = re.split(r"\{.*?\}", self.filename_tmpl)
-        own = r"\d+".join(map(re.escape, around))
+        own = pattern(self.filename_tmpl)
         return re.fullmatch(f"(best_.+_)?{own}", name) is not None
 
     def _here(self, path: str) -> Path:

@@ -99,6 +99,39 @@ def test_it_is_known_by_its_name():
     assert HOOKS.get("SafeCheckpointHook") is SafeCheckpointHook
 
 
+def test_without_last_checkpoint_a_run_resumes_from_the_newest_whole_file(tmp_path):
+    """Where other tools than ours start it; MMEngine would start from the beginning."""
+    hook, runner = start(tmp_path)
+    for _ in range(11):
+        epoch(hook, runner)
+    (tmp_path / "last_checkpoint").unlink()
+    whole = (tmp_path / "epoch_11.pth").read_bytes()
+    (tmp_path / "epoch_11.pth").write_bytes(whole[:-100])
+    again = Runner(tmp_path, runner.message_hub)
+    again._resume = True
+    SafeCheckpointHook(interval=1).before_run(again)
+    assert again._load_from == str(tmp_path / "epoch_10.pth")
+
+
+def test_a_file_that_is_named_is_resumed_and_a_new_run_is_a_new_run(tmp_path):
+    hook, runner = start(tmp_path)
+    epoch(hook, runner)
+    (tmp_path / "last_checkpoint").unlink()
+    for resumed, named in ((False, None), (True, "other.pth"), (False, "other.pth")):
+        again = Runner(tmp_path, runner.message_hub)
+        again._resume, again._load_from = resumed, named
+        SafeCheckpointHook(interval=1).before_run(again)
+        assert (again._resume, again._load_from) == (resumed, named)
+
+
+def test_a_run_does_not_start_over_files_of_which_none_is_whole(tmp_path):
+    (tmp_path / "epoch_3.pth").write_bytes(b"PK\x03\x04 torn")
+    runner = Runner(tmp_path, MessageHub.get_instance("torn"))
+    runner._resume = True
+    with pytest.raises(CheckpointError, match=r"has epoch_3\.pth, which is not whole"):
+        SafeCheckpointHook(interval=1).before_run(runner)
+
+
 def test_a_checkpoint_is_written_named_and_only_then_another_removed(tmp_path, events):
     hook, runner = start(tmp_path, max_keep_ckpts=1)
     epoch(hook, runner)
