@@ -3,9 +3,16 @@
 from mmengine.registry import MODELS
 
 from odconv_det.layers import DYNAMIC_CONVOLUTIONS, FEATURE_ATTENTIONS
-from odconv_det.plugin import backbones, dynamic, hooks, loading, pretrained
+from odconv_det.plugin import (
+    backbones,
+    dynamic,
+    hooks,
+    loading,
+    optimizers,
+    pretrained,
+)
 
-__all__ = ["backbones", "dynamic", "hooks", "loading", "pretrained"]
+__all__ = ["backbones", "dynamic", "hooks", "loading", "optimizers", "pretrained"]
 
 # In the root registry, where mmcv's own convolutions are: every `conv_cfg` finds them.
 for layer in (*DYNAMIC_CONVOLUTIONS, *FEATURE_ATTENTIONS):
