@@ -17,6 +17,7 @@ from odconv_det.checkpoints.errors import (
     MissingCheckpointError,
     shown,
 )
+from odconv_det.checkpoints.keys import check_names
 from odconv_det.checkpoints.untrusted import read_torch
 
 __all__ = [
@@ -35,7 +36,8 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         MissingCheckpointError: if there is no such file.
         CheckpointError: if the file is broken, holds something other than tensors under
-            string keys, or needs code of its own to be read.
+            string keys or a name both with and without ``module.``, or needs code of
+            its own to be read.
     """
     path = Path(path)
     if not os.path.isfile(path):  # Path.is_file raises for a path that is too long
@@ -54,6 +56,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
                 f"{path} is no state dict: under the key {shown(key)} is no tensor"
                 f"{mend}"
             )
+    check_names(content, path)
     return dict(content)
 
 

@@ -7,12 +7,14 @@ MobileNetV2's are those of MMDetection's MobileNetV2.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
 from torch import Tensor
 
-__all__ = ["backbone_tensors", "from_release", "under"]
+from odconv_det.checkpoints.errors import CheckpointError, shown
+
+__all__ = ["backbone_tensors", "check_names", "from_release", "under"]
 
 # Blocks of MobileNetV2's layer1 .. layer7 (Sandler et al., table 2).
 _BLOCKS = (1, 2, 3, 4, 3, 3, 1)
@@ -65,6 +67,20 @@ def from_release(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def backbone_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The backbone's part of a detector; all of a file that is no detector."""
     return under(tensors, "backbone.") or dict(tensors)
+
+
+def check_names(names: Iterable[str], origin: object) -> None:
+    """Raise CheckpointError if a name is there twice, with and without ``module.``.
+
+    Readers strip the prefix, and of the two tensors one would be lost.
+    """
+    names = set(names)
+    for name in names:
+        if f"module.{name}" in names:
+            raise CheckpointError(
+                f"{origin} holds both {shown(name)} and module.{shown(name)}: save one "
+                "set of weights alone"
+            )
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

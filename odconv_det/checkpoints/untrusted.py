@@ -136,8 +136,9 @@ def read_torch(
             ) from None
         if re.search(r"operand (149|14[0-8])", str(error)):  # FRAME, of protocol 4
             raise CheckpointError(
-                f"{path} was saved with another pickle_protocol than torch's own: save "
-                "it once more without that argument"
+                f"{path} was refused: it is of another pickle_protocol than torch's "
+                "own, and nothing tells whether reading it would run code: get it from "
+                "its author as torch.save writes it without that argument"
             ) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         reason = reason.partition(". ")[0]  # what torch advises is to take the risk

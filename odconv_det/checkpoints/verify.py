@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from odconv_det.checkpoints.describe import describe, reductions
@@ -18,13 +19,28 @@ _SHOWN = 3  # keys of each kind in a message
 def mismatch(
     expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> str | None:
-    """One line on how ``tensors`` differ from ``expected``; ``None`` if they fit."""
+    """One line on how ``tensors`` differ from ``expected``; ``None`` if they fit.
+
+    They fit if names and shapes are the same and every weight is a finite number.
+    """
     missing = [key for key in expected if key not in tensors]
     unexpected = [key for key in tensors if key not in expected]
+    both = [(key, t, tensors[key]) for key, t in expected.items() if key in tensors]
     reshaped = [
-        f"{key} {tuple(tensors[key].shape)} instead of {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in tensors and tensors[key].shape != tensor.shape
+        f"{key} {tuple(given.shape)} instead of {tuple(tensor.shape)}"
+        for key, tensor, given in both
+        if given.shape != tensor.shape
+    ]
+    real = [pair for pair in both if pair[1].is_floating_point()]
+    retyped = [
+        f"{key} {given.dtype} instead of {tensor.dtype}"
+        for key, tensor, given in real
+        if not given.is_floating_point()
+    ]
+    broken = [
+        key
+        for key, tensor, given in real
+        if given.is_floating_point() and not _finite(given, tensor.dtype)
     ]
     kinds = [
         f"{len(keys)} {kind} ({_first(keys)})"
@@ -32,6 +48,8 @@ def mismatch(
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", reshaped),
+            ("of another type", retyped),
+            ("with NaN or infinity", broken),
         )
         if keys
     ]
@@ -47,8 +65,9 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) 
         How many tensors were loaded: all of the module's.
 
     Raises:
-        CheckpointError: if a key is missing, unexpected or of another shape; the module
-            is then unchanged. ``origin`` names the file in the message.
+        CheckpointError: if a key is missing, unexpected or of another shape, or a
+            weight is not a finite number; the module is then unchanged. ``origin``
+            names the file in the message.
     """
     difference = mismatch(module.state_dict(), tensors)
     if difference:
@@ -75,6 +94,11 @@ def _other_settings(
         for name, value in ours.items()
         if name in theirs and theirs[name] != value
     ]
+
+
+def _finite(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether all of it is, once it is loaded into ``dtype``."""
+    return tensor.is_meta or bool(tensor.to(dtype).isfinite().all())
 
 
 def _first(keys: list[str]) -> str:

@@ -29,6 +29,7 @@ from odconv_det.checkpoints import (
     read_torch,
 )
 from odconv_det.checkpoints.errors import shown
+from odconv_det.checkpoints.keys import check_names
 from odconv_det.checkpoints.zoo import SCHEME
 from odconv_det.plugin.errors import local_rank
 
@@ -92,6 +93,7 @@ def _check_kinds(content: Any, path: Path) -> None:
                 f"{path} is no checkpoint: {shown(key)} of its state_dict is no "
                 "tensor with a name: give the file of a training"
             )
+    check_names(parts.get("state_dict", parts["whole"]), path)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ __all__ = [
     "GARBLED",
     "MARK",
     "REASONS",
+    "RunsCode",
     "behind_its_part",
     "instead",
     "left_out",

@@ -51,6 +51,17 @@ def test_reads_the_weights_of_a_training_checkpoint(tmp_path, legacy):
     same(read_tensors(path), TENSORS)
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_name_with_and_without_module_is_refused(tmp_path, suffix):
+    """Readers strip the prefix: one of the two would be lost."""
+    path = tmp_path / f"two{suffix}"
+    write_tensors(path, {"module.a": torch.zeros(2), "b": torch.zeros(2)})
+    assert set(read_tensors(path)) == {"module.a", "b"}
+    write_tensors(path, {"module.a": torch.zeros(2), "a": torch.ones(2)})
+    with pytest.raises(CheckpointError, match=r"two\..*both a and module\.a"):
+        read_tensors(path)
+
+
 class Payload:
     def __init__(self, path):
         self.path = path

@@ -20,6 +20,7 @@ from tests.checkpoints.malicious import (
     GARBLED,
     MARK,
     REASONS,
+    RunsCode,
     behind_its_part,
     instead,
     left_out,
@@ -74,6 +75,20 @@ def test_another_protocol_of_pickle_is_named(protocol, zipped):
     path = write(saved({"weight": torch.ones(2)}, **options))
     with pytest.raises(CheckpointError, match="another pickle_protocol"):
         read_tensors(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nobody_is_told_to_open_a_file_of_another_protocol(protocol, zipped):
+    """To save it again it would have to be read, which may run code."""
+    options = dict(pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    path = write(saved({"weight": RunsCode()}, **options))
+    with pytest.raises(CheckpointError) as caught:
+        read_tensors(path)
+    assert "was refused" in str(caught.value)
+    assert "run code" in str(caught.value)
+    assert "save it" not in str(caught.value)
 
 
 def test_what_a_file_says_is_cut_and_printable_in_a_message():

@@ -63,6 +63,35 @@ def test_names_what_does_not_fit_and_loads_nothing(state, message):
     assert all(torch.equal(before[k], t) for k, t in target.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.cfloat])
+@pytest.mark.parametrize("name", ["0.weight", "1.attention.bn.running_mean"])
+def test_weights_must_be_real_numbers(name, dtype):
+    state = network().state_dict()
+    state[name] = state[name].to(dtype)
+    with pytest.raises(CheckpointError) as caught:
+        load_exactly(network(), state, "weights.pth")
+    said = f"1 of another type ({name} {dtype} instead of torch.float32)"
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_must_be_finite(dtype, value):
+    state = {key: t.to(dtype) for key, t in network().state_dict().items()}
+    load_exactly(network(), state, "weights.pth")
+    state["1.weight"].view(-1)[5] = value
+    with pytest.raises(CheckpointError, match=r"1 with NaN or infinity \(1\.weight\)"):
+        load_exactly(network(), state, "weights.pth")
+
+
+def test_weights_must_be_finite_in_the_type_of_the_network():
+    state = network().state_dict()
+    state["0.weight"] = torch.full_like(state["0.weight"], 1e5)
+    load_exactly(network(), state, "weights.pth")
+    with pytest.raises(CheckpointError, match=r"NaN or infinity \(0\.weight\)"):
+        load_exactly(network().half(), state, "weights.pth")
+
+
 def test_shows_the_first_few_keys_only():
     message = mismatch({f"key{i}": torch.zeros(1) for i in range(100)}, {})
     assert message == "100 missing (key0, key1, key2, ...)"
