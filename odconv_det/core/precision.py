@@ -18,7 +18,16 @@ def full_precision(device_type: str) -> AbstractContextManager[object]:
 
 
 def autocast_input(x: Tensor) -> Tensor:
-    """``x`` as a convolution under autocast would take it."""
+    """``x`` as a convolution under autocast would take it.
+
+    Raises:
+        RuntimeError: if it does not hold floating-point numbers, as ``nn.Conv2d`` does;
+            kernels cast to its type would be zeros.
+    """
+    if not x.is_floating_point():
+        raise RuntimeError(
+            f"expected a floating-point input, got {x.dtype}: convert it with x.float()"
+        )
     device_type = x.device.type
     if _autocasts(device_type) and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(device_type))

@@ -10,7 +10,7 @@ from odconv_det.fusion.graphs import GraphedModule
 from odconv_det.fusion.layout import LAYOUTS, Layout, keep_contiguous
 from odconv_det.fusion.modules import Fused
 from odconv_det.fusion.rewrite import rewrite
-from odconv_det.layers import WEConv2d
+from odconv_det.layers import DynamicConv2d, WEConv2d
 from odconv_det.surgery import put
 from odconv_det.tracing import has_hooks, traced_parts
 
@@ -60,6 +60,12 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
     if not sum([rewrite(part, layout, shared) for part in parts]):
         if any(isinstance(module, Fused) for module in network.modules()):
             raise ValueError("the network is fused already")
+        if hooked := _hooked(network):
+            raise ValueError(
+                f"hooks keep {', '.join(hooked[:3])}{', ...' if hooked[3:] else ''} as "
+                "they are: remove them first (those of pruning with "
+                "torch.nn.utils.prune.remove, which makes it permanent)"
+            )
         raise ValueError(
             "the network has no convolution that fuse() can reach (a single layer "
             "must stand in a module, such as nn.Sequential)"
@@ -68,6 +74,15 @@ def fuse(network: nn.Module, *, layout: Layout = "auto") -> nn.Module:
         keep_contiguous(network, parts)
     # What stays as it is has parameters of its own.
     return network.requires_grad_(False)
+
+
+def _hooked(network: nn.Module) -> list[str]:
+    """The names of convolutions whose hooks would be lost."""
+    return [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | DynamicConv2d) and has_hooks(module)
+    ]
 
 
 def _make_static(network: nn.Module) -> None:

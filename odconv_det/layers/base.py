@@ -100,7 +100,7 @@ class DynamicConv2d(nn.Module):
                 f"out_channels={out_channels}"
             )
         shape = self.kernel_shape
-        if kernel_num is not None:
+        if self.mixes_a_bank or kernel_num is not None:
             self.kernel_num = at_least(1, "kernel_num", kernel_num)
             shape = (self.kernel_num, *shape)
         self.weight = nn.Parameter(torch.empty(shape))

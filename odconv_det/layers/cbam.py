@@ -25,6 +25,10 @@ class CBAM(nn.Module):
     ``f = fc2 relu(fc1 .)``; ``y = x1 * sigmoid(conv([max x1, mean x1]))`` over the
     channels, with a 7x7 convolution. Neither has a bias.
 
+    So it is in the paper, and in the parameter counts of the ODConv paper's tables. The
+    authors' code (Jongchan/attention-module) has biases in the two layers and a
+    BatchNorm behind the 7x7 convolution: its weights do not fit.
+
     Args:
         channels: of the map, ``C``.
         reduction: ``C`` over the hidden width.

@@ -43,6 +43,7 @@ class _Dynamic(StrictPretrained):
                 "in dynamic=dict(type=...)"
             )
         if dynamic is not None:
+            _check_conv(self.conv_cfg)
             make_dynamic(
                 self,
                 dynamic,
@@ -209,7 +210,7 @@ def _attention(part: nn.Module) -> Iterator[nn.Module]:
 
 def _check_indices(out_indices: Sequence[int], allowed: range) -> None:
     if not (
-        isinstance(out_indices, list | tuple)
+        isinstance(out_indices, Sequence)
         and out_indices
         and set(out_indices) <= set(allowed)
     ):
@@ -223,6 +224,16 @@ def _check_frozen(frozen_stages: int, allowed: range) -> None:
         raise ValueError(
             f"frozen_stages must be in {allowed[0]} .. {allowed[-1]}, "
             f"got {frozen_stages!r}"
+        )
+
+
+def _check_conv(conv_cfg: Mapping[str, Any] | None) -> None:
+    """Raise ValueError for another layer than the one that is to be replaced."""
+    kind = (conv_cfg or {}).get("type", "Conv2d")
+    if kind not in ("Conv2d", "Conv", nn.Conv2d):
+        raise ValueError(
+            f"conv_cfg={conv_cfg!r} and a dynamic convolution exclude each other: "
+            "leave conv_cfg out"
         )
 
 

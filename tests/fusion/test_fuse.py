@@ -9,6 +9,7 @@ import torch
 from mmdet.models.backbones import MobileNetV2, ResNet
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import prune
 
 from odconv_det import ODConv2d
 from odconv_det.core.dispatch import choose, force
@@ -322,6 +323,26 @@ class TestWhatItRefuses:
     def test_a_network_without_a_convolution_to_fuse(self, network):
         with pytest.raises(ValueError, match="no convolution"):
             fuse(network.eval())
+
+    def test_a_network_of_pruned_convolutions(self):
+        """Only what keeps them as they are, their hooks, is in the way."""
+        network = nn.Sequential(ODConv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1)).eval()
+        convs = network[0], network[2]
+        for conv in convs:
+            prune.l1_unstructured(conv, "weight", 0.5)
+        expected = network(x := torch.rand(1, 3, 8, 8))
+        with pytest.raises(ValueError, match=r"hooks keep 0, 2.*prune\.remove"):
+            fuse(network)
+        for conv in convs:
+            prune.remove(conv, "weight")
+        torch.testing.assert_close(fuse(network)(x), expected)
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool])
+    @pytest.mark.parametrize("first", [ODConv2d, nn.Conv2d])
+    def test_integers(self, first, dtype):
+        network = fuse(nn.Sequential(first(3, 8, 3), nn.ReLU()).eval())
+        with pytest.raises(RuntimeError, match=f"floating-point input, got {dtype}"):
+            network(torch.ones(1, 3, 8, 8).to(dtype))
 
     def test_to_train_afterwards(self):
         network = fuse(unfused("resnet 4x"))

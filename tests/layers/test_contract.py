@@ -348,7 +348,7 @@ class TestArguments:
         with pytest.raises(ValueError, match=message):
             build(variant, **{"kernel_size": 3, **arguments})
 
-    @pytest.mark.parametrize("value", [0, -1, 2.5, True, "4"])
+    @pytest.mark.parametrize("value", [0, -1, 2.5, True, "4", None])
     @pytest.mark.parametrize("variant", BANKS)
     def test_names_a_size_of_the_bank_it_does_not_support(self, variant, value):
         with pytest.raises(ValueError, match=f"kernel_num.*{value}"):
@@ -408,6 +408,16 @@ class TestArguments:
     def test_names_the_input_it_does_not_take(self, variant, shape):
         with pytest.raises(ValueError, match=r"\(B, 8, H, W\).*got"):
             make(variant, kernel_size=3)(torch.zeros(shape))
+
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+    @each_variant
+    def test_takes_no_integers_as_a_static_convolution(self, variant, dtype):
+        x = torch.ones(2, 8, 7, 9).to(dtype)
+        for layer in (nn.Conv2d(8, 12, 3), make(variant, kernel_size=3)):
+            with pytest.raises(RuntimeError):
+                layer(x)
+            with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError):
+                layer(x)
 
     @each_variant
     def test_shows_its_settings(self, variant):

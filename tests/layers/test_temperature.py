@@ -1,10 +1,12 @@
 """The temperature of ODConv2d and DyConv2d, for a whole network."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from odconv_det import set_temperature
+from odconv_det import fuse, set_temperature
 from odconv_det.layers import SE, CondConv2d, DyConv2d, ODConv2d
 from tests.layers.cases import image, make
 from tests.oracle import oracle
@@ -42,6 +44,20 @@ def test_reaches_every_layer_that_has_one():
     for layer in (network[0], network[1], network[3][0]):
         assert layer.attention.temperature == 7
     assert set_temperature(nn.Conv2d(8, 8, 1), 7) == 0
+
+
+def test_a_fused_network_refuses_another_one():
+    """Of ODConv2d it is in the weights; the attention of DyConv2d stays as it is."""
+    for name in TEMPERED:
+        network = nn.Sequential(make(name, kernel_size=3, padding=1), nn.ReLU()).eval()
+        twin = fuse(copy.deepcopy(network))
+        set_temperature(network, 30)
+        if name == "ODConv2d":
+            with pytest.raises(RuntimeError, match=r"is fused.*before fuse\(\)"):
+                set_temperature(twin, 30)
+        else:
+            assert set_temperature(twin, 30) == 1
+            torch.testing.assert_close(twin(image()), network(image()))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 30.0])

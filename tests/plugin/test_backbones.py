@@ -220,7 +220,7 @@ def test_activation_checkpointing_gives_the_same_gradients(build):
         torch.testing.assert_close(one.grad, other.grad, msg=name)
 
 
-@pytest.mark.parametrize("out_indices", [(0,), (1, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("out_indices", [(0,), (1, 3), (0, 1, 2, 3), range(1, 4)])
 def test_resnet_returns_the_chosen_stages(out_indices):
     ys = small_resnet(out_indices=out_indices).eval()(image())
     assert [y.shape[1:] for y in ys] == [
@@ -301,6 +301,10 @@ def test_trains_under_autocast(build):
         (lambda: ODResNet(18, frozen_stages=5), "frozen_stages.*5"),
         (lambda: ODResNet(18, out_indices=(4,)), "out_indices.*4"),
         (lambda: ODResNet(18, out_indices=3), "out_indices.*3"),
+        (lambda: ODResNet(18, out_indices="0123"), "out_indices.*0123"),
+        (lambda: ODResNet(18, conv_cfg=dict(type="ConvWS")), "conv_cfg.*leave.*out"),
+        (lambda: ODResNet(18, conv_cfg=dict(type="DCNv2")), "conv_cfg.*DCNv2"),
+        (lambda: ODMobileNetV2(out_indices=range(9)), r"out_indices.*range\(0, 9\)"),
         (lambda: OD_MobileNetV2(out_indices=()), r"out_indices.*\(\)"),
         (lambda: ODMobileNetV2(frozen_stages=9), "frozen_stages.*9"),
         (lambda: ODMobileNetV2(out_indices=(8,)), "out_indices.*8"),
