@@ -11,11 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from flags import add_trust_argument
 from torch import Tensor, nn
 
 from odconv_det.checkpoints import (
     CheckpointError,
-    add_trust_argument,
     check_suffix,
     from_release,
     locate,

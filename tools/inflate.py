@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import torch
+from flags import add_trust_argument
 from torch import Tensor, nn
 
 from odconv_det.checkpoints import (
     CheckpointError,
-    add_trust_argument,
     check_suffix,
     inflate,
     largest_difference,

@@ -9,7 +9,6 @@ from odconv_det.checkpoints.files import (
 from odconv_det.checkpoints.inflate import inflate, largest_difference, static_twin
 from odconv_det.checkpoints.keys import backbone_tensors, from_release, under
 from odconv_det.checkpoints.untrusted import (
-    add_trust_argument,
     is_torch_file,
     read_torch,
     trust_files,
@@ -20,7 +19,6 @@ from odconv_det.checkpoints.zoo import is_remote, locate
 __all__ = [
     "CheckpointError",
     "MissingCheckpointError",
-    "add_trust_argument",
     "backbone_tensors",
     "check_suffix",
     "from_release",

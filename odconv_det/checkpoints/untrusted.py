@@ -8,7 +8,6 @@ it once the pickle is read. So no code of NumPy or MMEngine ever works for the p
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import struct
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from odconv_det.checkpoints.errors import CheckpointError, shown
 
-__all__ = ["add_trust_argument", "is_torch_file", "read_torch", "trust_files"]
+__all__ = ["is_torch_file", "read_torch", "trust_files"]
 
 # (log, counts, greatest length) -> what takes the place of a HistoryBuffer.
 MakeHistory = Callable[[np.ndarray, np.ndarray, int], Any]
@@ -48,22 +47,6 @@ def trust_files() -> None:
     """
     global _trusted
     _trusted = True
-
-
-class _Trust(argparse.Action):
-    def __call__(self, *_: object) -> None:
-        trust_files()
-
-
-def add_trust_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--trust-checkpoint``, which takes effect where the arguments are parsed."""
-    parser.add_argument(
-        "--trust-checkpoint",
-        nargs=0,
-        action=_Trust,
-        help="let the weight files of this run execute code, as pickles can; only for "
-        "files of your own that are refused otherwise",
-    )
 
 
 def is_torch_file(path: str | os.PathLike[str]) -> bool:

@@ -1,26 +1,23 @@
-"""What tools/train.py and tools/test.py share: flags, config, building the runner."""
+"""What training and testing by the tools share: reading configs, building runners."""
 
 import argparse
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch.distributed
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from odconv_det.checkpoints import add_trust_argument
 from odconv_det.plugin.building import suggestion
 from odconv_det.plugin.errors import NO_ROOM, ToolError, local_rank
 from odconv_det.plugin.preflight import check_file, check_sync_norm
 
 __all__ = [
-    "ConfigOptions",
-    "add_arguments",
     "build_runner",
     "leave_process_group",
     "load_config",
@@ -37,50 +34,6 @@ _READ += ("runner_type", "tta_pipeline", "custom_imports", "activation_checkpoin
 
 # Sections that a config need not have, each of which the runner reads as it stands.
 _SECTIONS = ("randomness", "env_cfg", "model_wrapper_cfg", "default_hooks", "compile")
-
-
-class ConfigOptions(DictAction):
-    """--cfg-options; words that are not KEY=VALUE are an error of the command line."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Sequence[str],
-        option_string: str | None = None,
-    ) -> None:
-        for word in values:
-            if not word.partition("=")[0] or "=" not in word:
-                parser.error(
-                    f"--cfg-options: {word!r} is not KEY=VALUE: write it so, without "
-                    "spaces"
-                )
-        super().__call__(parser, namespace, values, option_string)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that training and testing have in common."""
-    parser.add_argument(
-        "--work-dir",
-        type=os.path.expanduser,
-        help="where logs, checkpoints and results go",
-    )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=ConfigOptions,
-        metavar="KEY=VALUE",
-        help='change the config, for example train_cfg.max_epochs=1 or key="[(1,2)]"',
-    )
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="what started the processes of a distributed run",
-    )
-    add_trust_argument(parser)
-    # Launchers before torchrun pass the rank as a flag, in either spelling.
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
 
 
 def load_config(args: argparse.Namespace) -> Config:

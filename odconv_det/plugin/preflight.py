@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 
 from odconv_det.checkpoints import is_torch_file
 from odconv_det.plugin.errors import ToolError, local_rank
-from odconv_det.plugin.pretrained import StrictPretrained, is_pretrained
+from odconv_det.plugin.pretrained import StrictPretrained, is_pretrained, ways_on
 from odconv_det.plugin.saved import names_of, newest_whole, pointer
 from odconv_det.plugin.sections import check_groups, check_kinds, check_launcher
 
@@ -110,7 +110,7 @@ def check_weights(cfg: Config) -> None:
         if not start:
             advice = (
                 "put it there (tools/convert_official.py writes it from the authors' "
-                "file) or train from scratch with init_cfg=None"
+                f"file), {ways_on(_is_strict(part))}"
             )
             check_file(path, "ImageNet weights", advice)
         elif not _is_strict(part) and (

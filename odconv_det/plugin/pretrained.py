@@ -24,7 +24,7 @@ from odconv_det.checkpoints import (
 from odconv_det.checkpoints.zoo import SCHEME
 from odconv_det.plugin.loading import locate_once
 
-__all__ = ["StrictPretrained", "is_pretrained"]
+__all__ = ["StrictPretrained", "is_pretrained", "ways_on"]
 
 
 class StrictPretrained:
@@ -66,10 +66,11 @@ class StrictPretrained:
             path = locate_once(address)
             tensors = read_tensors(path)
         except MissingCheckpointError as error:
-            self._missing_weights = str(error)
+            dynamic = _is_dynamic(self.state_dict())
+            self._missing_weights = f"{error}; {ways_on(dynamic)}"
             print_log(
-                f"{error}. Training will not start unless a checkpoint is resumed or "
-                "loaded instead.",
+                f"{self._missing_weights}. Training will not start unless a checkpoint "
+                "is resumed or loaded instead.",
                 logger="current",
                 level=logging.WARNING,
             )
@@ -150,6 +151,15 @@ def _inflate_options(inflate: object) -> dict[str, Any] | None:
 
 def _is_dynamic(tensors: Mapping[str, Tensor]) -> bool:
     return any(".attention." in key for key in tensors)
+
+
+def ways_on(dynamic: bool) -> str:
+    """How to train without a file of ImageNet weights that is not to be had."""
+    static = (
+        "from the weights of the static network with init_cfg=dict(type='Pretrained', "
+        "checkpoint=FILE, inflate=True), or "
+    )
+    return f"or start {static if dynamic else ''}from scratch with init_cfg=None"
 
 
 def is_pretrained(cfg: Mapping[str, Any]) -> bool:

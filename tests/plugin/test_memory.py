@@ -4,22 +4,17 @@ Two images of 320 x 320 and BatchNorm in eval mode, against MMDetection's own ne
 as they are.
 """
 
-import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
+from analysis.authors import use_authors_algorithm
+from analysis.measure import saved_bytes
 from mmdet.models.backbones import MobileNetV2, ResNet
 from torch import nn
 
 from odconv_det import unfold_batch_norms
 from odconv_det.plugin.backbones import ODMobileNetV2, ODResNet
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
-
-from analysis.authors import use_authors_algorithm
-from analysis.measure import saved_bytes
 
 NETWORKS = {
     "resnet50": (ResNet, ODResNet, dict(depth=50, frozen_stages=1)),

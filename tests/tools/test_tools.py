@@ -14,6 +14,7 @@ import torch
 from mmdet.models.backbones import MobileNetV2
 from mmengine.config import Config
 
+from odconv_det.plugin import testing
 from tests.distributed.group import free_port
 from tests.tiny_coco import TINY_RUN, as_cfg_options, write_tiny_coco
 
@@ -261,7 +262,6 @@ def test_two_processes_evaluate_mirrored_images_with_a_fused_detector(trained):
 
 
 def test_every_data_set_of_a_test_is_mirrored():
-    use_tta = runpy.run_path(str(ROOT / "tools" / "test.py"))["use_tta"]
     pack = dict(type="PackDetInputs")
     sets = [
         dict(type="CocoDataset", pipeline=[dict(type="LoadImageFromFile"), last])
@@ -269,7 +269,7 @@ def test_every_data_set_of_a_test_is_mirrored():
     ]
     whole = dict(type="ConcatDataset", datasets=sets)
     cfg = Config(dict(model=dict(), test_dataloader=dict(dataset=whole)))
-    use_tta(cfg)
+    testing._use_tta(cfg)
     for number, keys in enumerate([None, ("img_id", "flip", "flip_direction")]):
         load, both = cfg.test_dataloader.dataset.datasets[number].pipeline
         mirrors, (last,) = both.transforms
@@ -307,7 +307,10 @@ def test_missing_imagenet_weights_end_in_one_line(trained):
         "--work-dir=stopped",
         *options(address),
     )
-    assert "odconv://mobilenetv2_100_4x" in error_line(done)
+    line = error_line(done)
+    assert "odconv://mobilenetv2_100_4x" in line
+    assert "inflate=True" in line
+    assert line.endswith("or from scratch with init_cfg=None")
     assert not list((folder / "stopped").glob("*.pth"))
 
 

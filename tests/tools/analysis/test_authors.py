@@ -1,13 +1,12 @@
 """The authors' algorithm, as the benchmark runs it: the release's numbers, and ours."""
 
 import copy
-import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from analysis.authors import use_authors_algorithm
 from torch import nn
 
 from odconv_det import ODConv2d
@@ -18,10 +17,6 @@ from tests.layers.cases import GEOMETRIES, image, make
 from tests.layers.test_odconv_golden import CASES, GAIN, GOLDEN, close
 from tests.plugin import test_backbones_golden as golden
 from tests.plugin.test_backbones import small_mobilenet, small_resnet
-
-sys.path.append(str(Path(__file__).resolve().parents[3] / "tools"))
-
-from analysis.authors import use_authors_algorithm
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,8 @@
-"""Makes ``from comparison import scenes`` work, and draws garments."""
-
-import sys
-from pathlib import Path
+"""Draws garments."""
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.append(str(ROOT / "tools"))
-
-from tests.tools.comparison import tiny_garments  # noqa: E402
+from tests.tools.comparison import tiny_garments
 
 
 @pytest.fixture(scope="session")

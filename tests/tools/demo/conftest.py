@@ -1,14 +1,10 @@
-"""Makes ``from demo import hela`` work, and builds wheels to read from."""
+"""Builds wheels to read from."""
 
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-
-TOOLS = Path(__file__).resolve().parents[3] / "tools"
-sys.path.append(str(TOOLS))
 
 
 @pytest.fixture
