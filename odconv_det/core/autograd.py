@@ -14,6 +14,7 @@ from odconv_det.core.kernels import Scales, gradients
 from odconv_det.core.once import differentiable_once
 from odconv_det.core.per_sample import Geometry
 from odconv_det.core.precision import full_precision
+from odconv_det.core.sums import summed
 
 __all__ = ["dynamic_conv2d"]
 
@@ -93,7 +94,7 @@ class _DynamicConv2d(torch.autograd.Function):
             own = gradients(grad_kernels.to(bank.dtype), bank, kernel, scales)
             grad_bias = None
             if ctx.bias_dtype is not None:
-                grad_bias = grad_y.sum((0, 2, 3)).to(ctx.bias_dtype)
+                grad_bias = summed(grad_y, (0, 2, 3), ctx.bias_dtype)
         return (
             grad_x,
             own.bank,

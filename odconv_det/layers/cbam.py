@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from odconv_det.core.pooling import global_average
 from odconv_det.core.precision import full_precision
+from odconv_det.core.sums import spread
 from odconv_det.layers.arguments import at_least
 from odconv_det.layers.pointwise import Pointwise, default_init, kaiming_init
 
@@ -59,10 +60,10 @@ class CBAM(nn.Module):
             logits = self._mlp(global_average(x, dtype)) + self._mlp(
                 x.amax((2, 3)).to(dtype)
             )
-            x = x * logits.sigmoid()[..., None, None].to(x.dtype)
+            x = x * spread(logits.sigmoid()[..., None, None], x)
             pair = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
             logits = F.conv2d(pair.to(dtype), self.spatial, padding=KERNEL_SIZE // 2)
-            return x * logits.sigmoid().to(x.dtype)
+            return x * spread(logits.sigmoid(), x)
 
     def _mlp(self, pooled: Tensor) -> Tensor:
         return self.fc2(self.fc1(pooled).relu())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from odconv_det.core.pooling import global_average
 from odconv_det.core.precision import autocast_input, full_precision
+from odconv_det.core.sums import spread
 from odconv_det.functional import Affine, Attentions, odconv2d
 from odconv_det.layers.arguments import at_least, one_of
 from odconv_det.layers.base import DynamicConv2d
@@ -203,7 +204,7 @@ class DCDConv2d(DynamicConv2d):
         y = y + self.fusion(self._sampled(x), matrix, affine)
         if self.bias is not None:
             scale = filter_ if affine is None else filter_ * affine.scale
-            y = y + (scale * self.bias).to(y.dtype)[..., None, None]
+            y = y + spread((scale * self.bias)[..., None, None], y)
         return y
 
     def _sampled(self, x: Tensor) -> Tensor:

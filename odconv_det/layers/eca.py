@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from odconv_det.core.pooling import global_average
 from odconv_det.core.precision import full_precision
+from odconv_det.core.sums import spread
 from odconv_det.layers.arguments import at_least
 from odconv_det.layers.pointwise import default_init
 
@@ -51,7 +52,7 @@ class ECA(nn.Module):
             pooled = global_average(x, self.weight.dtype).unsqueeze(1)
             reach = self.weight.shape[2] // 2
             scale = F.conv1d(pooled, self.weight, padding=reach).sigmoid()
-        return x * scale.flatten(1)[..., None, None].to(x.dtype)
+        return x * spread(scale.flatten(1)[..., None, None], x)
 
     def neutralize_(self) -> float:
         """Make the attention constant; return its factor."""

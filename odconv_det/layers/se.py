@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from odconv_det.core.pooling import global_average
 from odconv_det.core.precision import full_precision
+from odconv_det.core.sums import spread
 from odconv_det.layers.arguments import at_least
 from odconv_det.layers.pointwise import Pointwise, default_init
 
@@ -37,7 +38,7 @@ class SE(nn.Module):
         with full_precision(x.device.type):
             pooled = global_average(x, self.fc1.weight.dtype)
             scale = self.fc2(self.fc1(pooled).relu()).sigmoid()
-        return x * scale[..., None, None].to(x.dtype)
+        return x * spread(scale[..., None, None], x)
 
     def neutralize_(self) -> float:
         """Make the attention constant; return its factor."""

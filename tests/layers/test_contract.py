@@ -258,6 +258,22 @@ class TestMemoryAndPrecision:
         gradients = [x.grad, *(p.grad for p in layer.parameters())]
         assert all(g.dtype == torch.float32 and g.isfinite().all() for g in gradients)
 
+    @each_variant
+    def test_the_gradient_of_a_bias_is_not_summed_in_half_precision(self, variant):
+        """Which ends at 65504."""
+        layer, x = make(variant, kernel_size=1), torch.zeros(2, 8, 160, 256)
+        layer.eval()
+
+        def gradient(y):
+            return torch.autograd.grad(y, layer.bias, torch.full_like(y, 2))[0]
+
+        expected = gradient(layer(x))
+        assert expected.abs().max() > 65504
+        with torch.autocast("cpu", dtype=torch.float16):
+            y = layer(x)
+        assert y.dtype == torch.float16
+        torch.testing.assert_close(gradient(y), expected, rtol=1e-3, atol=0)
+
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     @each_variant
     def test_a_half_precision_layer_runs_on_half_precision_input(self, variant, dtype):

@@ -101,6 +101,22 @@ class TestMemoryAndPrecision:
         eps = torch.finfo(dtype).eps
         assert (y.float() - expected).abs().max() <= 3 * eps * expected.abs().max()
 
+    @each_case
+    def test_gradients_are_not_summed_in_half_precision(self, case):
+        """Which ends at 65504."""
+        module = make(case)
+        x = image(1, 96, 128)
+
+        def gradients(y):
+            grad = torch.full_like(y, 64)
+            return torch.autograd.grad(y, list(module.parameters()), grad)
+
+        expected = gradients(module(x))
+        with torch.autocast("cpu", dtype=torch.float16):
+            y = module(x.half())
+        for own, reference in zip(gradients(y), expected, strict=True):
+            assert (own - reference).abs().max() <= 0.01 * reference.abs().max()
+
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     @each_case
     def test_works_in_half_precision(self, case, dtype):

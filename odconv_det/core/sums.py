@@ -1,0 +1,75 @@
+"""Gradients that are sums over a whole map, summed in float32.
+
+Of a map in half precision autograd also returns the sum in half precision, where it is
+infinite from 65504 on: the gradient of a bias over the 134,000 positions of two large
+maps, say, and all the more with a loss that a gradient scaler has multiplied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["biased", "spread", "summed"]
+
+
+def summed(
+    grad: Tensor, dims: Sequence[int], dtype: torch.dtype, *, keepdim: bool = False
+) -> Tensor:
+    """The sum over ``dims`` in ``dtype``, added up in float32, or float64 if it is."""
+    exact = torch.promote_types(grad.dtype, torch.float32)
+    return grad.sum(dims, keepdim, dtype=exact).to(dtype)
+
+
+def biased(y: Tensor, bias: Tensor) -> Tensor:
+    """``y``, to which ``bias`` was added without autograd's knowledge.
+
+    Shape:
+        - y, output: ``(B, C, H, W)``
+        - bias: ``(C,)``
+    """
+    return _Biased.apply(y, bias)
+
+
+def spread(value: Tensor, x: Tensor) -> Tensor:
+    """``value`` in the precision of ``x``, and expanded to its shape.
+
+    Shape:
+        - value: that of ``x``, but 1 in some dimensions
+        - output: that of ``x``, without memory of its own
+    """
+    return _Spread.apply(value, x)
+
+
+class _Biased(torch.autograd.Function):
+    @staticmethod
+    def forward(y: Tensor, bias: Tensor) -> Tensor:
+        # A view of the input could not be changed in place.
+        return torch.ops.aten._unsafe_view(y, y.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.dtype = inputs[1].dtype
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, summed(grad, (0, 2, 3), ctx.dtype)
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(value: Tensor, x: Tensor) -> Tensor:
+        return value.to(x.dtype).expand_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        value = inputs[0]
+        ctx.dtype = value.dtype
+        ctx.dims = [dim for dim, size in enumerate(value.shape) if size == 1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return summed(grad, ctx.dims, ctx.dtype, keepdim=True), None

@@ -1,0 +1,71 @@
+"""Sums over a map whose result half precision cannot hold."""
+
+import pytest
+import torch
+
+from odconv_det.core.sums import biased, spread, summed
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_sum_of_half_precision_is_exact(dtype):
+    grad = torch.ones(2, 3, 160, 256, dtype=dtype)
+    total = summed(grad, (0, 2, 3), torch.float32)
+    assert total.tolist() == [81920.0] * 3
+    assert torch.equal(spread_gradient(grad), torch.full((2, 3, 1, 1), 40960.0))
+
+
+def test_float64_stays_float64():
+    grad = torch.tensor([[1.0], [2.0**-40]], dtype=torch.float64)
+    total = summed(grad, (0,), torch.float64)
+    assert total.dtype == torch.float64
+    assert total.item() == 1 + 2.0**-40
+
+
+def spread_gradient(grad):
+    value = torch.rand(2, 3, 1, 1, requires_grad=True)
+    return torch.autograd.grad(spread(value, grad), value, grad)[0]
+
+
+def test_a_spread_value_has_no_memory_of_its_own():
+    value, x = torch.rand(2, 3, 1, 1), torch.rand(2, 3, 5, 7)
+    y = spread(value, x)
+    assert torch.equal(y, value.expand(2, 3, 5, 7))
+    assert y.data_ptr() == value.data_ptr()
+    assert spread(value, x.half()).dtype == torch.float16
+
+
+def test_gradients_are_those_of_plain_broadcasting():
+    draw = dict(dtype=torch.float64, requires_grad=True)
+    x, bias = torch.rand(2, 3, 4, 5, **draw), torch.rand(3, **draw)
+    scale = torch.rand(2, 1, 4, 5, **draw)
+    plain = (x.square() + bias[:, None, None]) * scale
+    own = biased(x.square() + bias.detach()[:, None, None], bias)
+    own = own * spread(scale, own)
+    expected, found = (
+        torch.autograd.grad(y.sin().sum(), (x, bias, scale)) for y in (plain, own)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_biased_map_can_be_changed_in_place_and_is_no_copy():
+    x, bias = torch.rand(2, 3, 4, 5), torch.rand(3, requires_grad=True)
+    y = biased(x, bias)
+    assert y.data_ptr() == x.data_ptr()
+    y.relu_().sum().backward()
+    assert torch.equal(bias.grad, torch.full((3,), 40.0))
+
+
+def test_both_can_be_differentiated_twice():
+    bias = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(2, 3, 4, 5, dtype=torch.float64)
+    y = biased(x + bias.detach()[:, None, None], bias) ** 3
+    y = y * spread(bias[None, :, None, None], x)
+    (first,) = torch.autograd.grad(y.sum(), bias, create_graph=True)
+    z = (x + bias[:, None, None]) ** 3 * bias[:, None, None]
+    (other,) = torch.autograd.grad(z.sum(), bias, create_graph=True)
+    torch.testing.assert_close(first, other)
+    torch.testing.assert_close(
+        torch.autograd.grad(first.sum(), bias), torch.autograd.grad(other.sum(), bias)
+    )
