@@ -10,8 +10,9 @@
 
 Variants run in turn within one process, and ratios are to "static stock": the network
 as MMDetection runs it, NCHW, with convolution, BatchNorm and ReLU as separate calls. A
-measurement is printed, and written with a plot to --out; `docs` puts what lies in
-docs/benchmarks/ into docs/benchmarks.md. Let nothing else run on the machine.
+measurement is printed and written to --out as soon as it is made, with a plot in the
+end; `docs` puts what lies in docs/benchmarks/ into docs/benchmarks.md. Let nothing else
+run on the machine.
 """
 
 import argparse
@@ -70,13 +71,17 @@ def main() -> None:
     if args.what == "docs":
         report.write_docs(TOOLS.parent / "docs" / "benchmarks.md")
         return
-    results = list(RUNS[args.what](args))
+    name = args.name or args.what
+    results = []
+    for record in RUNS[args.what](args):
+        results.append(record)
+        report.save(args.out, name, results, args)  # for a run that does not end
     if not results:
         parser.error("nothing to measure")
-    report.save(args.out, args.name or args.what, results, args)
+    report.plot(results, args.out / f"{name}.png")
     print(report.table(results))
     print(report.LEGEND)
-    print(f"written to {args.out}/{args.name or args.what}.json and .png")
+    print(f"written to {args.out}/{name}.json and .png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -90,13 +90,14 @@ class _Maps(nn.Module):
 def _from_torchvision(name: str, kernel_num: int) -> nn.Module:
     import torchvision
 
-    net = getattr(torchvision.models, name)(weights=None)
     if name == "resnet50":
+        net = torchvision.models.resnet50(weights=None)
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         network = _Maps(stem, net.layer1, net.layer2, net.layer3, net.layer4)
     else:
-        parts = [net.features[a:b] for a, b in ((0, 1), (1, 4), (4, 7), (7, 14))]
-        network = _Maps(*parts, net.features[14:])
+        layers = torchvision.models.mobilenet_v2(weights=None).features
+        parts = [layers[a:b] for a, b in ((0, 1), (1, 4), (4, 7), (7, 14))]
+        network = _Maps(*parts, layers[14:])
     if kernel_num:
         swap(
             network,

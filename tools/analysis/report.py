@@ -13,8 +13,9 @@ import torch
 
 import odconv_det
 from analysis import targets
+from odconv_det.checkpoints.files import whole_file
 
-__all__ = ["LEGEND", "line", "machine", "save", "table", "write_docs"]
+__all__ = ["LEGEND", "line", "machine", "plot", "save", "table", "write_docs"]
 
 LEGEND = (
     "ratio to static stock (quartiles over rounds; median time), in memory the bytes "
@@ -54,8 +55,7 @@ def _processor() -> str:
 def save(
     folder: Path, name: str, results: Sequence[Record], args: argparse.Namespace
 ) -> None:
-    """Write ``<name>.json`` and ``<name>.png`` into the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``<name>.json`` into the folder; it is whole at every moment."""
     content = dict(
         command=f"tools/analysis/benchmark.py {_command(args)}",
         machine=machine(args.device),
@@ -67,8 +67,8 @@ def save(
     text = json.dumps(content, indent=1)
     # One record a line: readable, and a change shows as one.
     text = re.sub(r"\n {3,}|\n {2}(?=\})", " ", text)
-    (folder / f"{name}.json").write_text(text + "\n")
-    plot(results, folder / f"{name}.png")
+    with whole_file(folder / f"{name}.json") as part:
+        part.write_text(text + "\n")
 
 
 def _command(args: argparse.Namespace) -> str:

@@ -4,12 +4,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+
+from odconv_det import ODConv2d
 
 ROOT = Path(__file__).resolve().parents[3]
 
+from analysis import benchmark as script  # noqa: E402
 from analysis import measure, networks, report, speed_table  # noqa: E402
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -56,6 +61,31 @@ def test_prints_a_table_and_writes_json_and_a_picture(what, rows, tmp_path):
     assert all(line.count('"size"') == line.count('"ratio"') for line in lines)
     picture = (tmp_path / "out" / f"{what}.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
+
+
+def test_an_interrupted_run_keeps_what_was_measured(tmp_path, monkeypatch):
+    path = tmp_path / "memory.json"
+    record = dict(task="memory", network="resnet50", batch=1, size=[64, 64])
+    record |= dict(variant="static stock", ratio=1.0, saved_bytes=1, peak_bytes=1)
+
+    def variants():
+        return [r["variant"] for r in json.loads(path.read_text())["results"]]
+
+    def interrupted(args):
+        yield record
+        assert variants() == ["static stock"]
+        with path.open() as before:
+            yield record | dict(variant="ours 1x")
+            # The file was replaced, not written over.
+            assert len(json.load(before)["results"]) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(script.RUNS, "memory", interrupted)
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "memory", "--out", str(tmp_path)])
+    with pytest.raises(KeyboardInterrupt):
+        script.main()
+    assert variants() == ["static stock", "ours 1x"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +146,41 @@ def test_calibrated_networks_keep_their_activations_alive(name):
     assert [y.shape[2] for y in maps] == [56, 28, 14, 7]
     for y in maps:
         assert 0.05 < y.std() < 20
+
+
+class _Torchvision(ModuleType):
+    """As torchvision has it: beside the function a module of almost its name."""
+
+    def __init__(self):
+        super().__init__("torchvision")
+        self.models = ModuleType("torchvision.models")
+        self.models.mobilenetv2 = ModuleType("torchvision.models.mobilenetv2")
+        self.models.mobilenet_v2 = self.mobilenet_v2
+
+    @staticmethod
+    def mobilenet_v2(weights):
+        assert weights is None
+        halving = (0, 2, 4, 7, 14)
+        convolutions = [
+            nn.Conv2d(3 if i == 0 else 4, 4, 3, 1 + (i in halving), 1)
+            for i in range(19)
+        ]
+        features = nn.Sequential(
+            *(nn.Sequential(conv, nn.BatchNorm2d(4)) for conv in convolutions)
+        )
+        return SimpleNamespace(features=features)
+
+
+@pytest.mark.parametrize("kernel_num", [0, 2])
+def test_without_mmdetection_mobilenetv2_is_torchvisions(kernel_num, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", _Torchvision())
+    monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)
+    network = networks.build("mobilenetv2", kernel_num)
+    with torch.no_grad():
+        maps = network(networks.images(1, 64, 96))
+    assert [tuple(y.shape[2:]) for y in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    layers = [m for m in network.modules() if isinstance(m, ODConv2d)]
+    assert len(layers) == (18 if kernel_num else 0)
 
 
 def test_the_page_shows_the_measurements_that_lie_beside_it():
