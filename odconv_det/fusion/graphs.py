@@ -35,7 +35,8 @@ class GraphedModule(nn.Module):
     values, keep tensors between calls, or synchronise. Weights may change in place
     (``load_state_dict``); call :meth:`clear` after replacing them (``half``, ``to`` or
     ``assign=True`` on ``module`` itself) and after changing any other setting. Outputs
-    carry no gradient. Not thread-safe, and to be called on one stream only.
+    carry no gradient. Not thread-safe, and to be called on one stream only; that holds
+    for all of a device together, because their graphs share one cuBLAS workspace.
 
     Args:
         module: in eval mode; takes tensors, and returns tensors or tuples, lists and
@@ -158,16 +159,16 @@ class _Captured:
             ),
         ):
             self._inputs = [torch.empty_like(x).copy_(x) for x in inputs]
-            warm_up, capture = _streams(device)
-            warm_up.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(warm_up):
+            stream = _stream(device)
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
                 for _ in range(WARM_UP):
                     module(*self._inputs)
-            torch.cuda.current_stream().wait_stream(warm_up)
+            torch.cuda.current_stream().wait_stream(stream)
             with torch.cuda.graph(
                 self._graph,
                 pool=pool,
-                stream=capture,
+                stream=stream,
                 # Other threads, such as one that pins memory, may go on meanwhile.
                 capture_error_mode="thread_local",
             ):
@@ -181,6 +182,11 @@ class _Captured:
 
 
 @functools.lru_cache(maxsize=64)
-def _streams(device: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """To warm up and to capture on; few, as cuBLAS keeps a workspace for each."""
-    return torch.cuda.Stream(device), torch.cuda.Stream(device)
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """To warm up and to capture on.
+
+    torch keeps a workspace of cuBLAS for each stream, from the first product there on.
+    Were that one within a capture, it would lie in the graphs' pool and go with them,
+    while later graphs still used it.
+    """
+    return torch.cuda.Stream(device)

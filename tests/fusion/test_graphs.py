@@ -1,5 +1,6 @@
 """What can be known of CUDA graphs without CUDA: when one is taken, kept and used."""
 
+import contextlib
 import gc
 import weakref
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from odconv_det.fusion import graphs
 from odconv_det.fusion.graphs import GraphedModule
 
 
@@ -234,6 +236,61 @@ def test_moved_parameters_and_clear_delete_the_graphs():
         assert len(graphed._graphs) == 1
         change()
         assert not graphed._graphs
+
+
+class Streams:
+    """What ``torch.cuda`` has to say about streams, without CUDA."""
+
+    class Stream:
+        def __init__(self, device=None):
+            self.waited_for = []
+
+        def wait_stream(self, other):
+            self.waited_for.append(other)
+
+    def __init__(self, monkeypatch):
+        self.current = self.default = self.Stream()
+        self.capturing = False
+        monkeypatch.setattr(torch.cuda, "Stream", self.Stream)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: self.current)
+        monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+        monkeypatch.setattr(torch.cuda, "stream", self.stream)
+        monkeypatch.setattr(torch.cuda, "graph", self.graph)
+
+    @contextlib.contextmanager
+    def stream(self, stream):
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+    @contextlib.contextmanager
+    def graph(self, graph, pool, stream, capture_error_mode):
+        self.capturing = True
+        with self.stream(stream):
+            yield
+        self.capturing = False
+
+
+def test_warms_up_on_the_one_stream_that_it_captures_on(monkeypatch):
+    """What torch makes once for each stream is not made within a capture then."""
+    streams, calls = Streams(monkeypatch), []
+
+    class Spy(nn.Module):
+        def forward(self, x):
+            calls.append((streams.current, streams.capturing))
+            return x
+
+    graphs._stream.cache_clear()
+    for _ in range(2):
+        graphs._Captured(Spy(), [of(5)], pool=None)
+    graphs._stream.cache_clear()
+    own = calls[0][0]
+    assert own is not streams.default
+    each = [(own, False)] * graphs.WARM_UP + [(own, True)]
+    assert calls == each * 2
+    assert own.waited_for == [streams.default] * 2
+    assert streams.default.waited_for == [own] * 2
 
 
 def test_the_module_is_its_child():
