@@ -220,7 +220,78 @@ class TestOneCallWorks:
         monkeypatch.setattr(convolution, "_onednn", missing)
         assert not one_call_works("cpu", torch.float32)
 
-    def test_not_if_the_call_is_wrong(self, monkeypatch):
+    @pytest.mark.parametrize("factor", [1.001, torch.nan])
+    def test_not_if_the_call_is_wrong(self, factor, monkeypatch):
         right = convolution._onednn
-        monkeypatch.setattr(convolution, "_onednn", lambda *args: right(*args) * 1.001)
+        monkeypatch.setattr(convolution, "_onednn", lambda *args: right(*args) * factor)
         assert not one_call_works("cpu", torch.float32)
+
+    def test_not_if_the_call_reads_memory_that_nobody_wrote(self, monkeypatch):
+        right, fill, left = convolution._onednn, torch.Tensor.fill_, [0.0]
+
+        def filled(tensor, value):
+            left.append(value)
+            return fill(tensor, value)
+
+        monkeypatch.setattr(torch.Tensor, "fill_", filled)
+        # Fresh memory holds what was last left in some.
+        monkeypatch.setattr(
+            convolution, "_onednn", lambda *args: right(*args) + 0 * left[-1]
+        )
+        assert not one_call_works("cpu", torch.float32)
+
+    def test_a_trial_that_ran_out_of_memory_is_no_answer(self, monkeypatch):
+        with monkeypatch.context() as now:
+            now.setattr(convolution, "_onednn", out_of_memory)
+            with pytest.raises(torch.OutOfMemoryError):
+                convolution._works("cpu", torch.float32)
+        monkeypatch.setattr(convolution, "_onednn", right)
+        assert convolution._works("cpu", torch.float32)
+
+    def test_not_cudnns_where_the_same_bits_are_asked_for(self, monkeypatch):
+        monkeypatch.setattr(convolution, "_works", lambda *_: True)
+        assert one_call_works("cuda", torch.float32)
+        with torch.backends.cudnn.flags(deterministic=True):
+            assert not one_call_works("cuda", torch.float32)
+        monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+        assert not one_call_works("cuda", torch.float32)
+
+
+def out_of_memory(*args):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def right(x, weight, bias, geometry, activation, residual, overwrite):
+    y = F.conv2d(x, weight, bias, *geometry)
+    return convolution.finish(y, residual, activation)
+
+
+class TestCudnnOrNot:
+    """With a stand-in for cuDNN's call, which needs a GPU."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_refused(self, monkeypatch):
+        monkeypatch.setattr(convolution, "_REFUSED", set())
+
+    def call(self):
+        x, kernels, bias, where = operands("3x3", 1, "slices", torch.channels_last)
+        y = convolution._cudnn_or_not(x, kernels[0], bias, where, None)
+        assert_close(y, explicit(x, kernels, bias, where, "relu", None), 1e-5)
+
+    def test_what_cudnn_refuses_is_not_asked_again(self, monkeypatch):
+        asked = []
+
+        def refuses(*args):
+            asked.append(args)
+            raise RuntimeError("no engine")
+
+        monkeypatch.setattr(convolution, "_cudnn", refuses)
+        self.call()
+        self.call()
+        assert len(asked) == 1
+
+    def test_being_out_of_memory_is_said_and_no_refusal(self, monkeypatch):
+        monkeypatch.setattr(convolution, "_cudnn", out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            self.call()
+        assert not convolution._REFUSED
