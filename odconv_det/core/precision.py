@@ -61,5 +61,5 @@ def matmul_is_fast(x: Tensor) -> bool:
     if hasattr(
         matmul, "fp32_precision"
     ):  # since torch 2.9; not to be mixed with the old
-        return matmul.fp32_precision == "tf32" or cudnn.conv.fp32_precision == "ieee"
+        return matmul.fp32_precision == "tf32" or cudnn.conv.fp32_precision != "tf32"
     return matmul.allow_tf32 or not cudnn.allow_tf32

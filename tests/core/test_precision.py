@@ -1,7 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from odconv_det.core.precision import autocast_input, full_precision
+from odconv_det.core.precision import autocast_input, full_precision, matmul_is_fast
 
 
 # "hpu" stands for devices that torch knows and the package was not made for; "meta" has
@@ -27,3 +29,30 @@ def test_an_input_is_rounded_as_a_convolution_rounds_it_under_autocast():
         assert autocast_input(x).dtype == torch.bfloat16
         assert autocast_input(x.double()).dtype == torch.float64
     assert autocast_input(x.to("meta")).device.type == "meta"
+
+
+def on_a_gpu(dtype=torch.float32):
+    return SimpleNamespace(dtype=dtype, device=torch.device("cuda"))
+
+
+@pytest.fixture
+def tf32():
+    """torch's two switches, which are put back."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    yield matmul, cudnn
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@pytest.mark.filterwarnings("ignore:.*TF32")
+@pytest.mark.parametrize(
+    "matmul, cudnn, fast",
+    [(False, True, False), (True, True, True), (False, False, True)],
+)
+def test_a_product_is_slow_where_only_convolutions_may_use_tf32(
+    matmul, cudnn, fast, tf32
+):
+    tf32[0].allow_tf32, tf32[1].allow_tf32 = matmul, cudnn
+    assert matmul_is_fast(on_a_gpu()) == fast
+    assert matmul_is_fast(on_a_gpu(torch.float16))
+    assert matmul_is_fast(torch.rand(1))
