@@ -29,6 +29,7 @@ def use_triton(enabled: bool = True) -> ExitStack:
     """Use Triton kernels on a GPU from now on, or within a ``with``.
 
     Mixing kernels uses them in training too, pooling and attention in fused networks.
+    ``torch.compile`` takes none of them.
 
     Off unless asked for: the kernels are tested against torch in triton's interpreter,
     but nothing was measured on a GPU, so measure before you keep them. Not thread-safe.
@@ -73,7 +74,10 @@ def _restore(before: dict[str, ModuleType]) -> None:
 
 def _kernels(x: Tensor) -> ModuleType | None:
     """The Triton kernels, if they shall and can compute something of ``x``."""
-    if not _using or (x.requires_grad and torch.is_grad_enabled()) or not x.numel():
+    # The compiler has kernels of its own, and cannot see into these.
+    if not _using or torch.compiler.is_compiling():
+        return None
+    if (x.requires_grad and torch.is_grad_enabled()) or not x.numel():
         return None
     triton_kernels = _using["kernels"]
     return triton_kernels if triton_kernels.available(x) else None

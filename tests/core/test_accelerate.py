@@ -16,7 +16,7 @@ from odconv_det import ODConv2d
 from odconv_det.core import accelerate, kernels
 from odconv_det.core.kernels import Scales
 from odconv_det.fusion import fuse
-from tests.needs import needs_triton
+from tests.needs import needs_compile, needs_triton
 
 MODULE = "odconv_det.core.triton_kernels"
 
@@ -142,6 +142,23 @@ def test_training_with_the_kernels_has_the_same_gradients(monkeypatch):
     assert names == ["modulate", "modulate"]
     for parameter, grad in zip(layer.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, grad, atol=1e-4, rtol=1e-4)
+
+
+@needs_compile
+def test_a_compiled_network_is_one_graph_that_leaves_the_kernels_out(monkeypatch):
+    def unseen(*args):
+        torch._dynamo.graph_break()
+
+    stand_in = SimpleNamespace(available=lambda x: True)
+    stand_in.pool = stand_in.attend = stand_in.modulate = unseen
+    monkeypatch.setitem(accelerate._using, "kernels", stand_in)
+    net, x = network(), torch.randn(2, 3, 17, 19)
+    torch.compiler.reset()
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        y = compiled(x)
+        with accelerate.use_triton(False):
+            torch.testing.assert_close(y, net(x))
 
 
 def test_without_triton_the_switch_says_what_to_install(monkeypatch):
