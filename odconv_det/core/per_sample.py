@@ -52,10 +52,9 @@ def convolve(
         return _own(_matmul(x, kernels, bias, geometry.stride))
     if form == "grouped":
         planes = x.reshape(1, -1, *x.shape[2:])
-        stacked = kernels.flatten(0, 1)
         repeated = None if bias is None else bias.repeat(batch)
-        y = F.conv2d(planes, stacked, repeated, *_grouped(geometry, batch))
-        return _own(y.reshape(batch, -1, *y.shape[2:]))
+        y = F.conv2d(planes, _stacked(kernels), repeated, *_grouped(geometry, batch))
+        return _own(_laid_out_as(x, y.reshape(batch, -1, *y.shape[2:])))
     if batch == 0:  # the sum over no kernels is a zero kernel
         return F.conv2d(x, kernels.sum(0), bias, *geometry)
     ys = [
@@ -89,11 +88,11 @@ def backward(
         grad_x, grad_kernels = _conv_backward(
             grad_y.reshape(1, -1, *grad_y.shape[2:]),
             x.reshape(1, -1, *x.shape[2:]),
-            kernels.flatten(0, 1),
+            _stacked(kernels),
             _grouped(geometry, batch),
             need_x,
         )
-        grad_x = grad_x.reshape(x.shape) if need_x else None
+        grad_x = _laid_out_as(x, grad_x.reshape(x.shape)) if need_x else None
         return grad_x, grad_kernels.view(kernels.shape)
     pairs = [
         _conv_backward(
@@ -125,6 +124,20 @@ def _readable(kernel: Tensor) -> Tensor:
     if len(kernel) == 1 and is_channels_last(kernel):
         return kernel.clone(memory_format=torch.channels_last)
     return kernel
+
+
+def _stacked(kernels: Tensor) -> Tensor:
+    """The kernels of all samples as one, in NCHW.
+
+    As their maps are, which are one image here: cuDNN would take NHWC, and copy the
+    maps, if the kernel alone were laid out so.
+    """
+    return kernels.flatten(0, 1).contiguous()
+
+
+def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
+    """``y`` in channels_last if ``x`` is."""
+    return y.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else y
 
 
 def _grouped(geometry: Geometry, batch: int) -> Geometry:

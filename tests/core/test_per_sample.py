@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from odconv_det.core.per_sample import Geometry, backward, convolve
+from odconv_det.core.per_sample import Geometry, backward, convolve, is_channels_last
 
 BATCH, CHANNELS = 3, 4
 PLAIN = Geometry((1, 1), (1, 1), (1, 1), 1)
@@ -90,6 +91,47 @@ def test_forward_and_backward(form, geometry, filters, size, layout, batch):
     without = backward(grad_y, x, kernels, geometry, form, need_x=False)
     assert without[0] is None
     torch.testing.assert_close(without[1], grads[1])
+
+
+class Convolutions(TorchDispatchMode):
+    """Notes the kernel of every convolution, forward and backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernels = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        place = {"convolution": 1, "convolution_backward": 2}
+        name = func.overloadpacket.__name__
+        if name in place:
+            self.kernels.append(args[place[name]])
+        return func(*args, **(kwargs or {}))
+
+
+DEPTHWISE = Geometry((1, 1), (1, 1), (1, 1), CHANNELS)
+
+
+@layouts
+@pytest.mark.parametrize("geometry", [PLAIN, GROUPS, DEPTHWISE])
+def test_grouped_kernels_are_nchw_and_maps_keep_their_layout(geometry, layout):
+    """cuDNN copies both maps if the kernel alone is channels_last."""
+    x, kernels = operands(geometry, 4, 3, layout)
+    if layout == "channels_last":
+        kernels = kernels.movedim(2, 4).clone(memory_format=torch.contiguous_format)
+        kernels = kernels.movedim(4, 2)  # of a single channel, too
+    expected = convolve(x, kernels, None, geometry, "slices")
+    with Convolutions() as seen:
+        y = convolve(x, kernels, None, geometry, "grouped")
+        grad_x, grad_kernels = backward(y, x, kernels, geometry, "grouped")
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(
+        (grad_x, grad_kernels), backward(y, x, kernels, geometry, "slices")
+    )
+    assert len(seen.kernels) == 2
+    for kernel in seen.kernels:
+        assert kernel.stride() == torch.empty(kernel.shape).stride()
+    for found in (y, grad_x):
+        assert is_channels_last(found) == (layout == "channels_last")
 
 
 @layouts
