@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from odconv_det.core.constant import constant
-from odconv_det.core.dispatch import choose
+from odconv_det.core.dispatch import Case, choose
 from odconv_det.core.forward import case_of, forward
 from odconv_det.core.kernels import Scales
 from odconv_det.core.per_sample import Geometry
@@ -17,7 +17,7 @@ from odconv_det.core.precision import autocast_input
 from odconv_det.functional import Affine
 from odconv_det.fusion.convolution import Activation, convolve, finish
 
-__all__ = ["Fused", "FusedConv2d", "FusedDynamicConv2d"]
+__all__ = ["Fused", "FusedConv2d", "FusedDynamicConv2d", "static_form"]
 
 
 class Fused(nn.Module):
@@ -92,7 +92,7 @@ class FusedConv2d(Fused):
         weight = self.weight.to(x.dtype).unsqueeze(0)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         case = case_of(x, weight, None, Scales(None, None, None), self.geometry)
-        form = "matmul" if choose(case).convolve == "matmul" else "shared"
+        form = static_form(case)
         if form == "matmul":
             weight = weight.expand(len(x), -1, -1, -1, -1)
         return convolve(
@@ -105,6 +105,16 @@ class FusedConv2d(Fused):
             residual,
             overwrite=self.overwrite,
         )
+
+
+def static_form(case: Case) -> str:
+    """The plan's ``convolve`` for a kernel that all samples share.
+
+    On a GPU always a convolution: a batched product with a bias would first write the
+    bias to the whole output.
+    """
+    product = case.device != "cuda" and choose(case).convolve == "matmul"
+    return "matmul" if product else "shared"
 
 
 class FusedDynamicConv2d(Fused):
