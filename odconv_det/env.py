@@ -8,16 +8,33 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-__all__ = ["Problem", "Runtime", "diagnose", "installed_distributions", "main", "probe"]
+__all__ = [
+    "Problem",
+    "Runtime",
+    "diagnose",
+    "has_driver",
+    "installed_distributions",
+    "judge_driver",
+    "main",
+    "probe",
+    "torch_for",
+]
 
 # Tested: `make test STACK=torch`. Before 2.6 reading with weights_only could run code
 # all the same (CVE-2025-32434).
 LOWEST_TORCH = "2.6.0"
+
+# torch's builds for each CUDA, of which a plain `pip install torch` gives one.
+TORCH_BUILDS = {"12": "cu126", "13": "cu130"}
+
+DRIVER = Path("/proc/driver/nvidia")
 
 INSTALL = "CFLAGS=-g0 pip install --no-build-isolation '.[onedl]'"
 REBUILD = (
@@ -89,12 +106,14 @@ class Runtime:
         torch_cuda: the CUDA version torch was built for; None for a CPU build.
         gpu: whether torch sees a GPU.
         operators_cuda: whether mmcv's operators were built for CUDA.
+        driver: whether a GPU should be seen: :func:`has_driver`.
     """
 
     errors: Mapping[str, str] = field(default_factory=dict)
     torch_cuda: str | None = None
     gpu: bool = False
     operators_cuda: bool = False
+    driver: bool = False
 
 
 def diagnose(
@@ -147,7 +166,49 @@ def _judge_base(installed: Mapping[str, str], runtime: Runtime) -> list[Problem]
         problems.append(Problem(what, fix))
     if "numpy" not in installed:
         problems.append(Problem("numpy is not installed.", "pip install numpy"))
-    return problems
+    return problems + judge_driver(version, runtime)
+
+
+def judge_driver(version: str, runtime: Runtime, pip: str = "pip") -> list[Problem]:
+    """Whether torch sees no GPU although there is one.
+
+    Args:
+        version: torch's.
+        runtime: what importing it showed.
+        pip: the command of the environment.
+    """
+    cuda = runtime.torch_cuda
+    if cuda is None or runtime.gpu or not runtime.driver:
+        return []
+    fix = "Update the driver"
+    if _numbers(cuda) >= (13,):
+        fix += f"; or take a torch for an older CUDA: {torch_for('12', version, pip)}"
+        fix += " (mmcv, if it is installed, must be built again)"
+    return [
+        Problem(
+            f"There is an NVIDIA driver, but torch for CUDA {cuda} sees no GPU: the "
+            "driver may be too old for it.",
+            f"{fix}; or leave the GPU out: export CUDA_VISIBLE_DEVICES=",
+        )
+    ]
+
+
+def torch_for(cuda: str, version: str, pip: str = "pip") -> str | None:
+    """The command that installs torch for a CUDA of this major version, if any.
+
+    Args:
+        cuda: its version, such as ``'12.4'``.
+        version: torch's.
+        pip: the command of the environment.
+    """
+    build = TORCH_BUILDS.get(cuda.partition(".")[0])
+    if build is None:
+        return None
+    # Without the build's name, pip is content with the torch that is there.
+    wanted = f"torch=={version.partition('+')[0]}+{build}"
+    return (
+        f"{pip} install {wanted} --index-url https://download.pytorch.org/whl/{build}"
+    )
 
 
 def _judge_overlaps(installed: Mapping[str, str]) -> list[Problem]:
@@ -337,7 +398,13 @@ def probe(modules: Sequence[str] = MODULES) -> Runtime:
     if "importing" in last:
         crash = f"the interpreter died (exit status {result.returncode})"
         return Runtime(errors={last["importing"]: crash})
-    return Runtime(**last)
+    return Runtime(**last, driver=has_driver())
+
+
+def has_driver() -> bool:
+    """Whether there is an NVIDIA driver, and nobody hides its GPUs from CUDA."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return DRIVER.exists() and not hidden
 
 
 def _table(installed: Mapping[str, str], runtime: Runtime) -> list[tuple[str, ...]]:

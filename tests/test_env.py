@@ -153,6 +153,50 @@ def test_operators_for_the_cpu_beside_a_gpu_are_a_problem():
     )
 
 
+class TestADriverWithoutAGpu:
+    """torch sees none: most often, the driver is too old for its CUDA."""
+
+    @pytest.mark.parametrize("installed", [ONEDL, BASE], ids=["stack", "torch alone"])
+    def test_is_a_problem_and_a_torch_for_an_older_cuda_is_named(self, installed):
+        installed = {**installed, "torch": "2.13.0+cu130"}
+        problem = only_problem(installed, Runtime(torch_cuda="13.0", driver=True))
+        assert "torch for CUDA 13.0 sees no GPU" in problem.what
+        assert (
+            "pip install torch==2.13.0+cu126 --index-url "
+            "https://download.pytorch.org/whl/cu126"
+        ) in problem.fix
+        assert "export CUDA_VISIBLE_DEVICES=" in problem.fix
+
+    def test_with_the_oldest_torch_that_is_offered_only_the_driver_is_left(self):
+        problem = only_problem(ONEDL, Runtime(torch_cuda="12.6", driver=True))
+        assert problem.fix.startswith("Update the driver; or leave the GPU out")
+
+    @pytest.mark.parametrize(
+        "runtime",
+        [
+            Runtime(torch_cuda="13.0", driver=False),
+            Runtime(torch_cuda=None, driver=True),
+            Runtime(torch_cuda="13.0", driver=True, gpu=True, operators_cuda=True),
+        ],
+        ids=["no driver", "torch for the CPU", "a GPU"],
+    )
+    def test_else_there_is_no_problem(self, runtime):
+        assert diagnose(ONEDL, runtime) == []
+
+    @pytest.mark.parametrize("hidden", ["", "-1"])
+    def test_who_hides_the_gpu_is_left_alone(self, hidden, tmp_path, monkeypatch):
+        monkeypatch.setattr(env, "DRIVER", tmp_path)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert not probe([]).driver
+        for shown in ("0", "0,1"):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+            assert env.has_driver()
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        assert probe([]).driver
+        monkeypatch.setattr(env, "DRIVER", tmp_path / "none")
+        assert not env.has_driver()
+
+
 def test_opencv_without_its_system_library_names_the_package():
     error = "libGL.so.1: cannot open shared object file"
     runtime = Runtime(errors={"cv2": error, "mmcv": error})

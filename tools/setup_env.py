@@ -42,8 +42,11 @@ INPUTS = (
 # Exits non-zero unless mmcv's operators load; prints what they were built for.
 OPERATORS = "import mmcv.ops as ops; print(ops.get_compiling_cuda_version())"
 
-# Whether torch sees a GPU, and the CUDA version it is built for, if any.
-TORCH = "import torch; print(int(torch.cuda.is_available()), torch.version.cuda or '')"
+# Whether torch sees a GPU, its version, and the CUDA version it is built for, if any.
+TORCH = (
+    "import torch; print(int(torch.cuda.is_available()), torch.__version__,"
+    " torch.version.cuda or '')"
+)
 
 Build = collections.namedtuple("Build", ["device", "environment"])
 
@@ -57,6 +60,7 @@ class Environment:
 
     Attributes:
         name: its folder, as a user types it.
+        pip: the same of its pip.
         make: the command that sets it up.
     """
 
@@ -67,6 +71,7 @@ class Environment:
         self.make = "make setup" if default else "make setup STACK=" + stack
         self.folder = ROOT / self.name
         self.python = self.folder / "bin" / "python"
+        self.pip = self.name + "/bin/pip"
         self.log = self.folder / "setup.log"
         self.stamp = self.folder / "setup.stamp"
         self.constraints = self.folder / "constraints.txt"
@@ -122,14 +127,18 @@ def output_of(*command):
 # --- what belongs to a stack ----------------------------------------------------------
 
 
+def known():
+    """The names in odconv_det/env.py."""
+    # Run, not imported: the package itself needs torch. Python 3.10 is sure by now.
+    return runpy.run_path(str(ROOT / "odconv_det" / "env.py"))
+
+
 def distributions(stack):
     """The distributions with mmengine, mmcv and mmdet; none for torch alone.
 
     Raises SetupError for an unknown stack.
     """
-    # Run, not imported: the package itself needs torch. Python 3.10 is sure by now.
-    known = runpy.run_path(str(ROOT / "odconv_det" / "env.py"))["STACKS"]
-    parts = {one.extra: tuple(one.versions) for one in known}
+    parts = {one.extra: tuple(one.versions) for one in known()["STACKS"]}
     parts[TORCH_ONLY] = ()
     if stack not in parts:
         raise SetupError(
@@ -143,7 +152,7 @@ def constraints_of(stack):
     text = (ROOT / "constraints.txt").read_text()
     if stack != TORCH_ONLY:
         return text
-    lowest = runpy.run_path(str(ROOT / "odconv_det" / "env.py"))["LOWEST_TORCH"]
+    lowest = known()["LOWEST_TORCH"]
     for name, version in (("torch", lowest), ("sympy", SYMPY_OF_LOWEST_TORCH)):
         pin = f"{name}=={version}"
         text = re.sub(f"^{name}==.*$", pin, text, flags=re.MULTILINE)
@@ -209,6 +218,19 @@ def check_compiler():
         )
 
 
+def check_driver(env, version, torch_cuda, gpu):
+    """Raise SetupError where there is a GPU's driver, but torch sees no GPU.
+
+    The operators would be built for the CPU, and nobody would be told.
+    """
+    names = known()
+    runtime = names["Runtime"](
+        torch_cuda=torch_cuda or None, gpu=gpu, driver=names["has_driver"]()
+    )
+    for problem in names["judge_driver"](version, runtime, env.pip):
+        raise SetupError(f"{problem.what} {problem.fix}")
+
+
 def find_toolkit():
     """Folder of the CUDA toolkit, or None."""
     nvcc = shutil.which("nvcc")
@@ -226,7 +248,7 @@ def find_toolkit():
     return None
 
 
-def choose_build(torch_cuda, gpu, toolkit, toolkit_version):
+def choose_build(torch_cuda, gpu, toolkit, toolkit_version, other_torch=None):
     """Decide what mmcv's operators are built for.
 
     Args:
@@ -234,6 +256,7 @@ def choose_build(torch_cuda, gpu, toolkit, toolkit_version):
         gpu: whether torch sees a GPU.
         toolkit: folder of the CUDA toolkit, or None.
         toolkit_version: its version, or None.
+        other_torch: the command that installs a torch for this toolkit, or None.
 
     Raises SetupError where torch sees a GPU that the operators could not use.
     """
@@ -248,10 +271,13 @@ def choose_build(torch_cuda, gpu, toolkit, toolkit_version):
         return Build("CUDA " + toolkit_version, environment)
     if gpu:
         found = f"{toolkit_version} in {toolkit}" if toolkit else "none"
+        ways = ["install it and set CUDA_HOME"]
+        if other_torch:
+            ways.append(f"take a torch for the one found (`{other_torch}`)")
+        ways.append("leave the GPU out with `export CUDA_VISIBLE_DEVICES=`")
         raise SetupError(
             f"to build mmcv's operators for the GPU a CUDA {torch_cuda} toolkit is"
-            f" needed (found: {found}): install it and set CUDA_HOME, or leave the GPU"
-            " out with `export CUDA_VISIBLE_DEVICES=`"
+            f" needed (found: {found}): {', or '.join(ways)}"
         )
     return Build("the CPU", {"FORCE_CUDA": "0"})
 
@@ -327,11 +353,14 @@ def install_mmcv(env, distribution):
             f"torch is installed but cannot be imported: {env.name}/bin/python -c"
             f" 'import torch' says why; `rm -rf {env.name}` starts anew"
         )
-    gpu, _, torch_cuda = torch.partition(" ")
+    sees_gpu, version, *cuda = torch.split()
+    torch_cuda, gpu = "".join(cuda), sees_gpu == "1"
+    check_driver(env, version, torch_cuda, gpu)
     toolkit = find_toolkit()
     nvcc = toolkit and output_of(pathlib.Path(toolkit, "bin", "nvcc"), "--version")
     release = nvcc and nvcc.partition("release ")[2].partition(",")[0]
-    build = choose_build(torch_cuda, gpu == "1", toolkit, release)
+    other = release and known()["torch_for"](release, version, env.pip)
+    build = choose_build(torch_cuda, gpu, toolkit, release, other)
     cores = len(os.sched_getaffinity(0))
     environment = dict(os.environ, **build.environment)
     # -g0: the interpreter's default -g triples the build's time. Optimisation stays.

@@ -49,6 +49,17 @@ ENVIRONMENT = [
         HEALTHY | {"torch": "1.13.1"},
     ),
     Environment(
+        "old_driver",
+        "an NVIDIA driver too old for torch",
+        "There is an NVIDIA driver, but torch for CUDA 13.0 sees no GPU: the driver "
+        "may be too old for it. Update the driver; or take a torch for an older CUDA: "
+        "pip install torch==2.13.0+cu126 --index-url "
+        "https://download.pytorch.org/whl/cu126 (mmcv, if it is installed, must be "
+        "built again); or leave the GPU out: export CUDA_VISIBLE_DEVICES=",
+        HEALTHY,
+        Runtime(torch_cuda="13.0", driver=True),
+    ),
+    Environment(
         "no_torch",
         "no torch",
         "torch is not installed. pip install torch",

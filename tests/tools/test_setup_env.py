@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from odconv_det import env
 from odconv_det.env import LOWEST_TORCH, STACKS
 from tools import setup_env
 from tools.setup_env import Environment, SetupError, check_interpreter, choose_build
@@ -108,6 +109,59 @@ def test_without_a_fitting_toolkit_a_gpu_is_refused_and_no_gpu_gets_the_cpu(tool
     with pytest.raises(SetupError, match=r"CUDA 13\.0 toolkit is needed"):
         choose_build("13.0", True, *toolkit)
     assert choose_build("13.0", False, *toolkit).device == "the CPU"
+
+
+class TestInstallMmcv:
+    @pytest.fixture
+    def installs(self, monkeypatch):
+        """With a torch, a toolkit and a driver as told; the steps of pip."""
+        installed = []
+
+        def prepare(torch, release="", driver=False):
+            def output_of(command, *words):
+                if words == ("-c", setup_env.TORCH):
+                    return torch
+                return f"Cuda compilation tools, release {release}, V{release}.99"
+
+            names = {**vars(env), "has_driver": lambda: driver}
+            monkeypatch.setattr(setup_env, "known", lambda: names)
+            monkeypatch.setattr(setup_env, "output_of", output_of)
+            toolkit = "/cuda" if release else None
+            monkeypatch.setattr(setup_env, "find_toolkit", lambda: toolkit)
+            monkeypatch.setattr(
+                setup_env, "pip", lambda _, step, *__, **___: installed.append(step)
+            )
+            setup_env.install_mmcv(Environment(), "onedl-mmcv")
+            return installed
+
+        return prepare
+
+    def test_a_driver_whose_gpu_torch_does_not_see_is_said_at_once(self, installs):
+        with pytest.raises(SetupError, match=r"sees no GPU.*\.venv/bin/pip.*cu126"):
+            installs("0 2.13.0+cu130 13.0", driver=True)
+
+    def test_a_toolkit_for_another_cuda_gets_its_torch_named(self, installs):
+        command = r"`\.venv/bin/pip install torch==2\.13\.0\+cu126 --index-url \S+`"
+        with pytest.raises(SetupError, match=f"found: 12.4 in /cuda.*{command}"):
+            installs("1 2.13.0+cu130 13.0", "12.4", driver=True)
+        with pytest.raises(SetupError, match="found: 11.8 in /cuda") as error:
+            installs("1 2.13.0+cu130 13.0", "11.8", driver=True)
+        assert "pip" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        "torch, release, driver, device",
+        [
+            ("0 2.13.0+cpu", "", True, "the CPU"),
+            ("0 2.13.0+cu130 13.0", "12.4", False, "the CPU"),
+            ("0 2.13.0+cu130 13.0", "13.0", False, "CUDA 13.0"),
+            ("1 2.13.0+cu126 12.6", "12.4", True, "CUDA 12.4"),
+        ],
+    )
+    def test_else_the_operators_are_built(
+        self, torch, release, driver, device, installs
+    ):
+        (step,) = installs(torch, release, driver)
+        assert f"built for {device} " in step
 
 
 def test_an_nvcc_without_headers_is_no_toolkit(monkeypatch, tmp_path):
