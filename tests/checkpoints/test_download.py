@@ -91,6 +91,19 @@ def test_another_hash_is_an_error_and_leaves_nothing(server, cache, offered):
     assert not list(cache.iterdir())
 
 
+@pytest.mark.parametrize("digits", [8, 63])
+def test_every_digit_of_the_hash_counts(digits, server, cache, offered):
+    path, sha256 = offered
+    last = "0" if sha256[-1] != "0" else "1"
+    other = sha256[:digits] + (64 - digits) * last
+    address = f"{server.address}/w.safetensors#sha256={other}"
+    with pytest.raises(CheckpointError, match=f"another sha256.*{sha256}"):
+        locate(address)
+    (cache / f"{other}.safetensors").write_bytes(path.read_bytes())
+    with pytest.raises(MissingCheckpointError):
+        locate(address, download=False)
+
+
 @pytest.mark.parametrize("hash_", ["", "#sha256=", "#sha256=0676ba61", "#md5=1"])
 def test_an_address_without_a_whole_hash_is_refused_unasked(server, cache, hash_):
     with pytest.raises(CheckpointError, match="refused without its hash.*#sha256="):

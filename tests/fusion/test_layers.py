@@ -8,11 +8,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from odconv_det import fold_batch_norms, fuse, unfold_batch_norms
+from odconv_det import fold_batch_norms, fuse, set_temperature, unfold_batch_norms
 from odconv_det.folding import Fold
 from odconv_det.fusion.layout import LAYOUTS
 from odconv_det.fusion.modules import FusedConv2d, FusedDynamicConv2d
 from odconv_det.layers import CBAM, ECA, FEATURE_ATTENTIONS, SE, DynamicConv2d, WEConv2d
+from odconv_det.layers.base import TemperedAttention
+from odconv_det.layers.pointwise import Pointwise
 from tests.calibrated import pictures
 from tests.layers.blocks import network
 from tests.layers.cases import VARIANTS
@@ -73,6 +75,26 @@ class TestFuse:
     def test_in_float64_only_rounding_differs(self, variant):
         net, x = built(variant).double(), pictures(2, 20).double()
         expected = maps(net, x)
+        assert_close(maps(fuse(net), x), expected, 1e-10)
+
+    @pytest.mark.parametrize("temperature", [1.0, 3.0, 30.0])
+    @pytest.mark.parametrize("variant", ["ODConv2d", "ODConv2d 1x", "DyConv2d"])
+    def test_the_temperature_divides_weights_and_biases(self, variant, temperature):
+        net, x = built(variant).double(), pictures(2, 20).double()
+        biases = [
+            head.bias
+            for attention in net.modules()
+            if isinstance(attention, TemperedAttention)
+            for head in attention.modules()
+            if isinstance(head, Pointwise) and head.bias is not None
+        ]
+        assert len(biases) >= DYNAMIC
+        assert all(bias.abs().min() > 0 for bias in biases)
+        warm = maps(net, x)
+        assert set_temperature(net, temperature) == DYNAMIC
+        expected = maps(net, x)
+        for y, other in zip(expected, warm, strict=True):
+            assert temperature == 1 or (y - other).abs().max() > 1e-3 * y.abs().max()
         assert_close(maps(fuse(net), x), expected, 1e-10)
 
     @each_variant
