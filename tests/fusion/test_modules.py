@@ -1,9 +1,12 @@
 """Which form a fused layer takes."""
 
 import pytest
+import torch
+from torch import nn
 
 from odconv_det.core.dispatch import Case, choose
-from odconv_det.fusion.modules import static_form
+from odconv_det.fusion import modules
+from odconv_det.fusion.modules import FusedConv2d, static_form
 
 
 def case(device, batch, *, pointwise=True):
@@ -37,3 +40,22 @@ def test_on_a_cpu_it_is_a_product_where_the_table_says_so():
     assert static_form(case("cpu", 2)) == "matmul"
     assert static_form(case("cpu", 2)._replace(channels_last=True)) == "shared"
     assert static_form(case("cpu", 2, pointwise=False)) == "shared"
+
+
+@pytest.mark.parametrize("device, form", [("cpu", "matmul"), ("cuda", "shared")])
+def test_a_fused_convolution_takes_that_form(device, form, monkeypatch):
+    read, convolve, taken = modules.case_of, modules.convolve, []
+
+    def spy(x, kernels, bias, geometry, form, *args, **kwargs):
+        taken.append(form)
+        return convolve(x, kernels, bias, geometry, form, *args, **kwargs)
+
+    def elsewhere(*args):
+        return read(*args)._replace(device=device)
+
+    monkeypatch.setattr(modules, "case_of", elsewhere)
+    monkeypatch.setattr(modules, "convolve", spy)
+    conv, x = nn.Conv2d(8, 4, 1), torch.randn(2, 8, 5, 6)
+    y = FusedConv2d(conv, None, "relu")(x)
+    assert taken == [form]
+    torch.testing.assert_close(y, conv(x).relu())
