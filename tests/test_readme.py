@@ -17,7 +17,7 @@ SCRIPTS = [block for block in BLOCKS if "_base_" not in block]
 
 
 def test_there_are_scripts_and_configs_to_check():
-    assert (len(SCRIPTS), len(CONFIGS)) == (3, 2)
+    assert (len(SCRIPTS), len(CONFIGS)) == (3, 1)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -37,12 +37,7 @@ def test_a_config_builds(config, tmp_path):
     path.write_text(config.replace('"configs/', f'"{ROOT}/configs/'))
     cfg = Config.fromfile(path)
     detector = MODELS.build(cfg.model)
-    assert type(detector.backbone).__name__ in ("ODResNet", "ODMobileNetV2")
-    if "classes" in cfg:
-        heads = (detector.roi_head.bbox_head, detector.roi_head.mask_head)
-        assert [head.num_classes for head in heads] == [2, 2]
-        assert cfg.test_evaluator.ann_file == "data/pets/val.json"
-        assert cfg.test_dataloader.dataset.metainfo.classes == ("cat", "dog")
+    assert type(detector.backbone).__name__ == "ODResNet"
 
 
 def test_every_file_it_names_is_there():

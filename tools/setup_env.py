@@ -367,9 +367,9 @@ def install_mmcv(env, distribution):
     environment["CFLAGS"] = (os.environ.get("CFLAGS", "") + " -g0").strip()
     environment.setdefault("MAX_JOBS", str(cores))
     step = f"mmcv, its operators built for {build.device}"
-    usual = f"usually 7 to 10 minutes on 2 cores, here {cores}"
+    usual = f"usually 7 to 10 minutes on 2 cores; cores of this machine: {cores}"
     if "CUDA" in build.device:
-        usual = f"tens of minutes on few cores, here {cores}"
+        usual = f"tens of minutes on few cores; cores of this machine: {cores}"
     arguments = ["--no-build-isolation", distribution]
     pip(env, f"{step} ({usual})", *arguments, environment=environment)
     if not operators_fit(env, build):

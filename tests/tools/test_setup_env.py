@@ -162,6 +162,7 @@ class TestInstallMmcv:
     ):
         (step,) = installs(torch, release, driver)
         assert f"built for {device} " in step
+        assert re.search(r"; cores of this machine: \d+\)$", step)
 
 
 def test_an_nvcc_without_headers_is_no_toolkit(monkeypatch, tmp_path):
