@@ -25,21 +25,21 @@ CHECKPOINTS = [
     Tool(
         "empty",
         "empty checkpoint",
-        "checkpoint other.pth is no whole torch file: get it once more",
+        "checkpoint other.pth is not a whole torch file: get it again",
         (TEST, "tiny.py", "other.pth"),
         spoil=written("other.pth"),
     ),
     Tool(
         "web_page",
         "web page in place of a checkpoint",
-        "checkpoint other.pth is no whole torch file: get it once more",
+        "checkpoint other.pth is not a whole torch file: get it again",
         (TEST, "tiny.py", "other.pth"),
         spoil=written("other.pth", b"<html>"),
     ),
     Tool(
         "truncated",
         "truncated checkpoint",
-        "checkpoint other.pth is no whole torch file: get it once more",
+        "checkpoint other.pth is not a whole torch file: get it again",
         (TEST, "tiny.py", "other.pth"),
         spoil=checkpoint(share=0.7),
     ),
@@ -149,8 +149,9 @@ CHECKPOINTS = [
         "no_imagenet",
         "ImageNet weights that are not there",
         "no ImageNet weights gone.pth; put it there (tools/convert_official.py "
-        "writes it from the authors' file) or train from scratch with "
-        "init_cfg=None",
+        "writes it from the authors' file), or start from the weights of the static "
+        "network with init_cfg=dict(type='Pretrained', checkpoint=FILE, "
+        "inflate=True), or from scratch with init_cfg=None",
         config=START.format("gone.pth"),
     ),
     Tool(

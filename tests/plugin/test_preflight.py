@@ -137,7 +137,7 @@ def broken_file(tmp_path, content=b"<html>"):
 
 def test_a_checkpoint_that_is_a_web_page_is_named(tmp_path):
     cfg = training(tmp_path, load_from=broken_file(tmp_path))
-    with pytest.raises(ToolError, match=r"broken\.pth is no whole torch file"):
+    with pytest.raises(ToolError, match=r"broken\.pth is not a whole torch file"):
         check_weights(cfg)
 
 
