@@ -187,14 +187,19 @@ class TestADriverWithoutAGpu:
     def test_who_hides_the_gpu_is_left_alone(self, hidden, tmp_path, monkeypatch):
         monkeypatch.setattr(env, "DRIVER", tmp_path)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-        assert not probe([]).driver
+        assert not env.has_driver()
         for shown in ("0", "0,1"):
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
             assert env.has_driver()
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-        assert probe([]).driver
+        assert env.has_driver()
         monkeypatch.setattr(env, "DRIVER", tmp_path / "none")
         assert not env.has_driver()
+
+    @pytest.mark.parametrize("driver", [False, True])
+    def test_is_found_with_the_rest(self, driver, monkeypatch):
+        monkeypatch.setattr(env, "has_driver", lambda: driver)
+        assert probe(["mmcv._ext"]).driver == driver
 
 
 def test_opencv_without_its_system_library_names_the_package():
