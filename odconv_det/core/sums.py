@@ -1,8 +1,8 @@
 """Gradients that are sums over a whole map, summed in float32.
 
-Of a map in half precision autograd also returns the sum in half precision, where it is
-infinite from 65504 on: the gradient of a bias over the 134,000 positions of two large
-maps, say, and all the more with a loss that a gradient scaler has multiplied.
+Autograd gives the sum over a map in the map's precision, and float16 ends at 65504: the
+gradient of a bias, over the 134,000 positions of two large maps and of a loss that a
+gradient scaler has multiplied, would be infinite.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def summed(
 
 
 def biased(y: Tensor, bias: Tensor) -> Tensor:
-    """``y``, to which ``bias`` was added without autograd's knowledge.
+    """``y``, to which a detached ``bias`` was added, with the gradient of ``bias``.
 
     Shape:
         - y, output: ``(B, C, H, W)``
@@ -41,7 +41,7 @@ def spread(value: Tensor, x: Tensor) -> Tensor:
         - value: that of ``x``, but 1 in some dimensions
         - output: that of ``x``, without memory of its own
     """
-    return _Spread.apply(value, x)
+    return _Spread.apply(value, x.detach())  # of which it only takes the shape
 
 
 class _Biased(torch.autograd.Function):
@@ -55,8 +55,9 @@ class _Biased(torch.autograd.Function):
         ctx.dtype = inputs[1].dtype
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return grad, summed(grad, (0, 2, 3), ctx.dtype)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        frozen = not ctx.needs_input_grad[1]
+        return grad, None if frozen else summed(grad, (0, 2, 3), ctx.dtype)
 
 
 class _Spread(torch.autograd.Function):

@@ -35,8 +35,8 @@ class GraphedModule(nn.Module):
     values, keep tensors between calls, or synchronise. Weights may change in place
     (``load_state_dict``); call :meth:`clear` after replacing them (``half``, ``to`` or
     ``assign=True`` on ``module`` itself) and after changing any other setting. Outputs
-    carry no gradient. Not thread-safe, and to be called on one stream only; that holds
-    for all of a device together, because their graphs share one cuBLAS workspace.
+    carry no gradient. Not thread-safe, and to be called on one stream only: the same
+    for all graphed modules of a device, because they share a workspace of cuBLAS.
 
     Args:
         module: in eval mode; takes tensors, and returns tensors or tuples, lists and

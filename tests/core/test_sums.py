@@ -49,6 +49,16 @@ def test_gradients_are_those_of_plain_broadcasting():
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_what_is_frozen_gets_no_gradient():
+    x = torch.rand(2, 3, 4, 5, requires_grad=True)
+    value = torch.rand(2, 3, 1, 1)
+    assert not spread(value, x).requires_grad
+    bias = torch.rand(3)
+    biased(x * 1, bias).sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
+    assert bias.grad is None
+
+
 def test_the_biased_map_can_be_changed_in_place_and_is_no_copy():
     x, bias = torch.rand(2, 3, 4, 5), torch.rand(3, requires_grad=True)
     y = biased(x, bias)
