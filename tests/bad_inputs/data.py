@@ -260,6 +260,14 @@ DATA = [
         ),
     ),
     Tool(
+        "annotation_0",
+        "boxes to evaluate with that are numbered from 0",
+        "data/coco/annotations/instances_val2017.json has an annotation of id 0, with "
+        "which COCO's evaluation counts every match as a miss: number annotations from "
+        "1",
+        spoil=edited(VALIDATION, lambda c: c["annotations"][0].update(id=0)),
+    ),
+    Tool(
         "image_twice",
         "two images of one id",
         "data/coco/annotations/instances_train2017.json: id 1 is of two of its "

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from odconv_det.plugin.annotations import CocoFile, check_classes
 from odconv_det.plugin.errors import ToolError
@@ -53,6 +55,28 @@ def test_what_is_left_out_is_said_and_not_counted(coco, capsys):
 
 def test_a_file_without_answers_has_no_boxes(coco):
     assert coco().check_boxes(["cat"]) == 0
+
+
+def test_a_match_with_annotation_0_counts_as_a_miss(coco):
+    """In COCO's own evaluation; without this nobody needs the next test."""
+
+    def is_matched(number: int) -> bool:
+        truth = COCO(coco(box(number, iscrowd=0), info={}).path)
+        answer = dict(image_id=1, category_id=3, bbox=[0, 0, 8, 8], score=1.0)
+        evaluation = COCOeval(truth, truth.loadRes([answer]), "bbox")
+        evaluation.params.catIds = [3]
+        evaluation.evaluate()
+        return evaluation.evalImgs[0]["dtMatches"].any()
+
+    assert is_matched(1)
+    assert not is_matched(0)
+
+
+def test_annotation_0_is_no_truth_but_can_be_learned(coco):
+    file = coco(box(0, iscrowd=0), box(1, iscrowd=0))
+    assert file.check_boxes(["cat"]) == 2
+    with pytest.raises(ToolError, match="id 0, .* number annotations from 1"):
+        file.check_boxes(["cat"], truth=True)
 
 
 def test_outlines_are_needed_where_masks_are_learned(coco):
