@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 
 from odconv_det.plugin.building import suggestion
 from odconv_det.plugin.coco import CocoContent, is_number
+from odconv_det.plugin.corners import check_corners
 from odconv_det.plugin.errors import ToolError
 
 __all__ = ["CocoFile", "check_classes"]
@@ -98,7 +99,7 @@ class CocoFile(CocoContent):
         needed += ("iscrowd",) if truth else ()
         names = {category["id"]: category["name"] for category in self.categories}
         left_out: Counter[str] = Counter()
-        used = 0
+        used = []
         for annotation in self.annotations:
             if annotation.get("ignore"):
                 continue
@@ -115,7 +116,7 @@ class CocoFile(CocoContent):
             elif annotation.get("iscrowd"):
                 left_out[_CROWD] += 1
             else:
-                used += 1
+                used.append((annotation, size))
         for kind, count in left_out.items():
             if kind != _CROWD:
                 print_log(f"warning: {self.path}: {count} boxes are left out, {kind}")
@@ -125,7 +126,8 @@ class CocoFile(CocoContent):
                 + "; ".join(f"{n} are {kind}" for kind, n in left_out.items())
                 + ": mend the boxes (x, y, width and height in pixels)"
             )
-        return used
+        check_corners(self.path, used)
+        return len(used)
 
     def _check_box(
         self,

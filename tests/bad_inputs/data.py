@@ -8,6 +8,7 @@ from tests.bad_inputs.spoil import (
     TRAINING,
     VALIDATION,
     checkpoint,
+    corners,
     cut,
     each,
     edited,
@@ -151,6 +152,22 @@ DATA = [
         "data/coco/annotations/instances_train2017.json: bbox of annotation 1 is "
         "[8, 8]: write [x, y, width, height] in pixels",
         spoil=edited(TRAINING, each("annotations", bbox=[8, 8])),
+    ),
+    Tool(
+        "corner_outlines",
+        "corners in place of boxes, which outlines show",
+        "data/coco/annotations/instances_train2017.json: bbox of ... of 8 annotations "
+        "fits its outline only as corners x1, y1, x2, y2: write [x, y, width, height]",
+        spoil=edited(TRAINING, corners),
+    ),
+    Tool(
+        "corner_boxes",
+        "corners in place of boxes without outlines, which the images show",
+        "data/coco/annotations/instances_train2017.json: bbox of 8 of 8 annotations is "
+        "inside its image only as corners x1, y1, x2, y2: write [x, y, width, height]",
+        spoil=edited(
+            TRAINING, each("annotations", bbox=[32, 8, 60, 24], segmentation=None)
+        ),
     ),
     Tool(
         "no_area",

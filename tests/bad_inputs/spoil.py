@@ -16,6 +16,7 @@ __all__ = [
     "TRAINING",
     "VALIDATION",
     "checkpoint",
+    "corners",
     "cut",
     "each",
     "edited",
@@ -50,6 +51,13 @@ def each(key: str, **changes: object) -> Callable[[dict], None]:
                     del item[name]
 
     return edit
+
+
+def corners(content: dict) -> None:
+    """Makes ``x1, y1, x2, y2`` of every box."""
+    for item in content["annotations"]:
+        x, y, width, height = item["bbox"]
+        item["bbox"] = [x, y, x + width, y + height]
 
 
 def written(path: str | Path, content: bytes = b"") -> Callable[[Path], None]:

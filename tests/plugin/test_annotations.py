@@ -79,6 +79,16 @@ def test_annotation_0_is_no_truth_but_can_be_learned(coco):
         file.check_boxes(["cat"], truth=True)
 
 
+def test_boxes_are_no_corners(coco):
+    """Of those that are used; crowds may be anything."""
+    right = [box(number, bbox=[8, 8, 6, 6]) for number in range(5)]
+    wrong = [box(number + 5, bbox=[8, 8, 14, 14]) for number in range(6)]
+    with pytest.raises(ToolError, match="bbox of 6 of 6 annotations .* as corners"):
+        coco(*wrong).check_boxes(["cat"])
+    crowds = [one | dict(iscrowd=1) for one in wrong]
+    assert coco(*right, *crowds).check_boxes(["cat"]) == 5
+
+
 def test_outlines_are_needed_where_masks_are_learned(coco):
     outline = [[0, 0, 8, 0, 8, 8]]
     assert coco(box(1, segmentation=outline)).check_boxes(["cat"], masks=True) == 1
