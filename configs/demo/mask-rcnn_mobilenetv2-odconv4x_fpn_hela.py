@@ -31,6 +31,8 @@ model = dict(
     test_cfg=dict(rpn=proposals),
 )
 
+# For training and testing, which must see objects in the same size; that of the tiles.
+resize = dict(type="Resize", scale=(256, 256), keep_ratio=True)
 dataset = dict(
     type="CocoDataset",
     data_root="data/hela/",
@@ -46,6 +48,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+            resize,
             dict(
                 type="RandomFlip",
                 prob=[0.25, 0.25, 0.25],
@@ -66,7 +69,7 @@ test_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type="LoadImageFromFile"),
-            dict(type="Resize", scale=(256, 256), keep_ratio=True),
+            resize,
             dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
             dict(type="PackDetInputs"),
         ],

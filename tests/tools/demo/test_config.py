@@ -2,8 +2,11 @@ from copy import deepcopy
 
 import pytest
 from demo import hela, run
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from tests.tools.demo.tiny_film import film, tiff
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +34,29 @@ def test_the_paths_are_where_the_demo_puts_things(cfg):
 
 
 def test_tiles_are_seen_at_their_own_size(cfg):
-    (resize,) = [
-        step for step in cfg.test_dataloader.dataset.pipeline if step.type == "Resize"
-    ]
-    assert resize.scale == (hela.Recipe().tile, hela.Recipe().tile)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        (resize,) = [step for step in loader.dataset.pipeline if step.type == "Resize"]
+        assert resize.scale == (hela.Recipe().tile, hela.Recipe().tile)
+
+
+def test_resizing_leaves_the_tiles_of_the_training_as_they_are(cfg, tmp_path):
+    frames, labels = film(1, height=675, width=1075, nuclei=150, radius=12)
+    hela.convert(tiff(frames), tiff(labels), tmp_path / "hela")
+    init_default_scope("mmdet")
+
+    def tiles(*left_out: str) -> list:
+        part = deepcopy(cfg.train_dataloader.dataset)
+        part.update(data_root=f"{tmp_path}/hela/")
+        part.pipeline = [step for step in part.pipeline if step.type not in left_out]
+        return list(DATASETS.build(part))
+
+    pairs = zip(tiles("RandomFlip"), tiles("RandomFlip", "Resize"), strict=True)
+    for resized, plain in pairs:
+        assert resized["inputs"].equal(plain["inputs"])
+        one, other = (item["data_samples"].gt_instances for item in (resized, plain))
+        assert one.bboxes.tensor.equal(other.bboxes.tensor)
+        assert one.labels.equal(other.labels)
+        assert (one.masks.masks == other.masks.masks).all()
 
 
 def test_interruptions_cost_at_most_30_iterations_and_a_nan_stops(cfg):
