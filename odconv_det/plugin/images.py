@@ -14,7 +14,7 @@ from mmcv.transforms import LoadImageFromFile
 
 from odconv_det.plugin.errors import ToolError
 
-__all__ = ["check_decoder", "image_errors"]
+__all__ = ["check_decoder", "image_errors", "is_decoder"]
 
 _LOADER = LoadImageFromFile.transform.__code__
 _DECODED = re.compile(r"failed to load image: (?P<name>.+)$")
@@ -22,13 +22,17 @@ _SYSTEM = re.compile(r"\[Errno \d+\] (?P<reason>[^:]+): '(?P<name>.+)'$")
 _EMPTY = re.compile(r"!buf\.empty\(\)")  # of OpenCV
 
 
+def is_decoder(step: object) -> bool:
+    """Whether a step of a pipeline reads images of the usual formats from files."""
+    reads = getattr(type(step), "transform", None) is LoadImageFromFile.transform
+    return reads and step.imdecode_backend != "tifffile"
+
+
 def check_decoder(step: object) -> None:
     """Raise ToolError if a step of a pipeline cannot decode any image."""
-    if getattr(type(step), "transform", None) is not LoadImageFromFile.transform:
+    if not is_decoder(step):
         return
     kind, backend = step.color_type, step.imdecode_backend
-    if backend == "tifffile":  # reads other files than the one below
-        return
     _, image = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))
     try:
         mmcv.imfrombytes(image.tobytes(), flag=kind, backend=backend)

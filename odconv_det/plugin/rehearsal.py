@@ -41,6 +41,7 @@ from odconv_det.plugin.evaluators import check_masks, check_save_best
 from odconv_det.plugin.images import check_decoder
 from odconv_det.plugin.loaders import check_batches, check_words
 from odconv_det.plugin.sections import listed
+from odconv_det.plugin.sizes import check_read_sizes
 
 __all__ = ["leaves", "rehearse"]
 
@@ -276,6 +277,8 @@ def _check_images(dataset: CocoDataset, file: CocoFile, classes: Sequence[str]) 
     some = dataset._indices
     if "://" not in folder and some is None:
         file.check_images(folder, images)
+        for step in getattr(dataset.pipeline, "transforms", []):
+            check_read_sizes(file.path, folder, images, step)
     if some is None:
         return len(images)
     return abs(some) if isinstance(some, int) else len(some)

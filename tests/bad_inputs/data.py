@@ -12,6 +12,7 @@ from tests.bad_inputs.spoil import (
     cut,
     each,
     edited,
+    picture,
     written,
 )
 
@@ -60,6 +61,26 @@ DATA = [
         "get it once more, or take it out of ann_file",
         spoil=written(FIRST_IMAGE),
         leaves_work_dir=True,
+    ),
+    Tool(
+        "other_size",
+        "image of another size than its annotations",
+        "image data/coco/train2017/000000000001.png is read as 32x32, but has 64x64 in "
+        "data/coco/annotations/instances_train2017.json: put the image there that was "
+        "annotated, or write boxes, width and height for what is read",
+        spoil=picture(FIRST_IMAGE, (32, 32)),
+    ),
+    Tool(
+        "turned",
+        "photo that was annotated before it was turned",
+        "image data/coco/train2017/000000000001.png is read as 32x64, but has 64x32 in "
+        "data/coco/annotations/instances_train2017.json: its EXIF orientation is "
+        "applied; give each LoadImageFromFile color_type='color_ignore_orientation', "
+        "or write boxes, width and height for what is read",
+        spoil=lambda folder: (
+            picture(FIRST_IMAGE, (64, 32), orientation=6)(folder),
+            edited(TRAINING, lambda c: c["images"][0].update(height=32))(folder),
+        ),
     ),
     Tool(
         "color_type",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
 
 __all__ = [
     "FIRST_IMAGE",
@@ -20,6 +21,7 @@ __all__ = [
     "cut",
     "each",
     "edited",
+    "picture",
     "written",
 ]
 
@@ -58,6 +60,19 @@ def corners(content: dict) -> None:
     for item in content["annotations"]:
         x, y, width, height = item["bbox"]
         item["bbox"] = [x, y, x + width, y + height]
+
+
+def picture(
+    path: Path, size: tuple[int, int], orientation: int = 1
+) -> Callable[[Path], None]:
+    """Writes a black image, with its EXIF orientation."""
+
+    def spoil(folder: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", size).save(folder / path, exif=exif)
+
+    return spoil
 
 
 def written(path: str | Path, content: bytes = b"") -> Callable[[Path], None]:

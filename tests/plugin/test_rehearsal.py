@@ -5,6 +5,7 @@ import os
 import mmdet
 import pytest
 from mmengine.config import Config
+from PIL import Image
 
 from odconv_det.plugin import rehearsal
 from odconv_det.plugin.errors import ToolError
@@ -72,10 +73,24 @@ def test_the_neck_of_mmdetections_own_backbone_is_checked():
 
 
 @pytest.fixture
-def lost_image(tmp_path, monkeypatch) -> Config:
-    """A config whose last training image is not there and has no boxes."""
+def tiny(tmp_path, monkeypatch) -> Config:
+    """A config with its data, which are right."""
     monkeypatch.chdir(tmp_path)
-    cfg = Config.fromfile(write_tiny_detector(tmp_path))
+    return Config.fromfile(write_tiny_detector(tmp_path))
+
+
+@pytest.mark.parametrize("changes", [{}, dict(test_mode=True)])
+def test_every_loader_reads_images_in_the_size_of_their_boxes(tiny, changes):
+    name = tiny.train_dataloader.dataset.data_prefix.img + "000000000002.png"
+    Image.new("RGB", (64, 32)).save(f"data/coco/{name}")
+    tiny.train_dataloader.dataset.update(changes)
+    with pytest.raises(ToolError, match="2.png is read as 64x32, but has 64x64"):
+        rehearse(tiny, "train")
+
+
+@pytest.fixture
+def lost_image(tiny, tmp_path) -> Config:
+    """A config whose last training image is not there and has no boxes."""
     edited(
         TRAINING,
         lambda content: content.update(
@@ -83,7 +98,7 @@ def lost_image(tmp_path, monkeypatch) -> Config:
         ),
     )(tmp_path)
     next(tmp_path.glob("data/coco/train2017/*4.png")).unlink()
-    return cfg
+    return tiny
 
 
 def test_an_image_that_will_be_read_must_be_there(lost_image):
