@@ -41,7 +41,7 @@ from odconv_det.plugin.evaluators import check_masks, check_save_best
 from odconv_det.plugin.images import check_decoder
 from odconv_det.plugin.loaders import check_batches, check_words
 from odconv_det.plugin.sections import listed
-from odconv_det.plugin.sizes import check_read_sizes
+from odconv_det.plugin.sizes import check_read_sizes, warn_of_other_scales
 
 __all__ = ["leaves", "rehearse"]
 
@@ -65,8 +65,7 @@ def rehearse(cfg: Config, *modes: str) -> None:
         return
     _check_channels(detector)
     files: dict[str, CocoFile] = {}
-    training = (cfg.get("train_dataloader") or {}).get("dataset")
-    pipelines = [part.get("pipeline") or [] for part in leaves(training)]
+    trained = _trained(cfg)
     for mode in modes:
         loader = cfg.get(f"{mode}_dataloader")
         if not loader:
@@ -74,7 +73,7 @@ def rehearse(cfg: Config, *modes: str) -> None:
         check_words(loader, f"{mode}_dataloader")
         evaluators = [] if mode == "train" else listed(cfg.get(f"{mode}_evaluator"))
         for evaluator in evaluators:
-            check_masks(detector, evaluator, pipelines, f"{mode}_evaluator")
+            check_masks(detector, evaluator, trained, f"{mode}_evaluator")
         place = f"{mode}_dataloader.dataset"
         for part in leaves(loader.get("dataset")):
             with config_errors(cfg):
@@ -89,6 +88,9 @@ def rehearse(cfg: Config, *modes: str) -> None:
                 images = _check_files(dataset, classes, evaluators, files)
                 if part is loader.get("dataset"):
                     check_batches(loader, images, f"{mode}_dataloader")
+                if mode != "train":
+                    file, tested = files[dataset.ann_file], part.get("pipeline") or []
+                    warn_of_other_scales(trained, tested, file.images, place)
 
 
 def _check_kinds(cfg: Config) -> None:
@@ -182,15 +184,35 @@ def _counts_classes(detector: nn.Module, dataset: BaseDataset) -> bool:
 
 def leaves(part: object) -> Iterator[Mapping[str, Any]]:
     """The data sets inside wrappers, which may nest."""
+    return (one for one in _datasets(part) if not _inner(one))
+
+
+def _datasets(part: object) -> Iterator[Mapping[str, Any]]:
+    """Data sets and the wrappers around them."""
     if isinstance(part, list | tuple):
         for one in part:
-            yield from leaves(one)
+            yield from _datasets(one)
     elif isinstance(part, Mapping):
-        inner = part.get("datasets") or part.get("dataset")
-        if inner:
-            yield from leaves(inner)
-        else:
-            yield part
+        yield part
+        yield from _datasets(_inner(part))
+
+
+def _inner(part: Mapping[str, Any]) -> object:
+    return part.get("datasets") or part.get("dataset")
+
+
+def _trained(cfg: Config) -> list[list[Mapping[str, Any]]]:
+    """The pipelines of the training; what the model does to its batches is a step too.
+
+    A wrapper that mixes images has a pipeline of its own.
+    """
+    training = (cfg.get("train_dataloader") or {}).get("dataset")
+    batches = cfg.model.get("data_preprocessor") or {}
+    return [
+        [*part["pipeline"], *(batches.get("batch_augments") or [])]
+        for part in _datasets(training)
+        if part.get("pipeline")
+    ]
 
 
 def _build_dataset(part: Mapping[str, Any]) -> BaseDataset | None:

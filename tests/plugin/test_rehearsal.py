@@ -1,18 +1,23 @@
 """What is compared before a run starts, on configs of others; bad ones have a table."""
 
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import mmdet
 import pytest
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 from odconv_det.plugin import rehearsal
 from odconv_det.plugin.errors import ToolError
-from odconv_det.plugin.rehearsal import rehearse
+from odconv_det.plugin.rehearsal import _trained, leaves, rehearse
+from odconv_det.plugin.sizes import warn_of_other_scales
 from tests.bad_inputs.spoil import TRAINING, edited
 from tests.tiny_detector import write_tiny_detector
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 MMDET = os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs")
 
 
@@ -27,9 +32,43 @@ MMDET = os.path.join(os.path.dirname(mmdet.__file__), ".mim", "configs")
         "seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1.py",
     ],
 )
-def test_a_config_of_mmdetection_passes(config, monkeypatch):
-    monkeypatch.setattr(rehearsal, "_check_files", lambda *facts: None)
+def test_a_config_of_mmdetection_passes(config, monkeypatch, capsys):
+    monkeypatch.setattr(rehearsal, "_check_files", photos)
     rehearse(Config.fromfile(f"{MMDET}/{config}"), "train", "val")
+    assert "warning" not in capsys.readouterr().out
+
+
+def photos(dataset, classes, evaluators, files) -> None:
+    """In place of an annotation file that is not there."""
+    files[dataset.ann_file] = SimpleNamespace(images=[dict(width=640, height=480)])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *sorted(CONFIGS.glob("[!_]*/*.py")),
+        f"{MMDET}/cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py",
+        f"{MMDET}/efficientnet/retinanet_effb3_fpn_8xb4-crop896-1x_coco.py",
+        f"{MMDET}/faster_rcnn/faster-rcnn_r50-caffe_fpn_ms-1x_coco.py",
+        f"{MMDET}/mask2former/mask2former_r50_8xb2-lsj-50e_coco.py",
+        f"{MMDET}/rtmdet/rtmdet_s_8xb32-300e_coco.py",
+        f"{MMDET}/soft_teacher/"
+        "soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py",
+        f"{MMDET}/ssd/ssd300_coco.py",
+        f"{MMDET}/yolo/yolov3_d53_8xb8-ms-416-273e_coco.py",
+        f"{MMDET}/yolox/yolox_s_8xb8-300e_coco.py",
+    ],
+    ids=lambda path: Path(path).stem,
+)
+def test_no_config_tests_in_another_size_than_it_trains(path, capsys):
+    init_default_scope("mmdet")
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    # Of these scenes alone the training knows that they have the size of the test.
+    size = (192, 192) if "fashion" in str(path) else (640, 480)
+    images = [dict(zip(("width", "height"), size, strict=True))]
+    for part in leaves(cfg.val_dataloader.dataset):
+        warn_of_other_scales(_trained(cfg), part.pipeline, images, "val_dataloader")
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_data_sets_inside_wrappers_are_checked(monkeypatch):
@@ -77,6 +116,35 @@ def tiny(tmp_path, monkeypatch) -> Config:
     """A config with its data, which are right."""
     monkeypatch.chdir(tmp_path)
     return Config.fromfile(write_tiny_detector(tmp_path))
+
+
+def test_a_test_in_another_size_than_the_training_is_said(tiny, capsys):
+    rehearse(tiny, "train", "val", "test")
+    assert "warning" not in capsys.readouterr().out
+    resize = tiny.test_dataloader.dataset.pipeline[2]
+    resize.scale = (32, 32)
+    rehearse(tiny, "train", "val")
+    assert "warning" not in capsys.readouterr().out
+    rehearse(tiny, "test")
+    said = capsys.readouterr().out
+    assert "an image of 64x64 is tested as 32x32" in said
+    assert "train_dataloader and test_dataloader.dataset the same Resize" in said
+
+
+def test_what_wrappers_and_models_make_of_a_batch_is_part_of_the_training(tiny, capsys):
+    tiny.test_dataloader.dataset.pipeline[2].scale = (32, 32)
+    inner = tiny.train_dataloader.dataset
+    mosaic = [dict(type="Mosaic", img_scale=(32, 32))]
+    tiny.train_dataloader.dataset = dict(
+        type="MultiImageMixDataset", dataset=inner, pipeline=mosaic
+    )
+    rehearse(tiny, "test")
+    tiny.train_dataloader.dataset = inner
+    tiny.model.data_preprocessor.batch_augments = [
+        dict(type="BatchSyncRandomResize", random_size_range=(32, 64))
+    ]
+    rehearse(tiny, "test")
+    assert "warning" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("changes", [{}, dict(test_mode=True)])

@@ -1,13 +1,14 @@
-"""Sizes of images: as their annotation file has them and as they are read."""
+"""Sizes of images: as their annotation file has them, as read, trained and tested."""
 
 from itertools import pairwise
 
 import pytest
 from mmcv.transforms import LoadImageFromFile
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 from odconv_det.plugin.errors import ToolError
-from odconv_det.plugin.sizes import check_read_sizes
+from odconv_det.plugin.sizes import check_read_sizes, warn_of_other_scales
 
 ORIENTATION = 0x0112
 STORED, TURNED = (16, 8), (8, 16)
@@ -102,3 +103,75 @@ def test_other_steps_read_no_images(tmp_path):
     write(tmp_path / "0.jpg")
     for step in (object(), LoadImageFromFile(imdecode_backend="tifffile")):
         check(tmp_path, TURNED, step=step)
+
+
+def pipeline(*steps: dict) -> list[dict]:
+    return [
+        dict(type="LoadImageFromFile"),
+        dict(type="LoadAnnotations", with_bbox=True),
+        *steps,
+        dict(type="PackDetInputs"),
+    ]
+
+
+def resize(*scale: int, **words) -> dict:
+    return dict(type="Resize", scale=scale, keep_ratio=True) | words
+
+
+FLIP = dict(type="RandomFlip", prob=0.5)
+DRAWN = dict(type="RandomChoiceResize", scales=[(640, 320), (640, 480)])
+
+
+@pytest.fixture
+def said(capsys):
+    """The warning about images of 640x480 that are trained and tested so."""
+    init_default_scope("mmdet")
+    images = [dict(width=640, height=480)] * 3 + [dict(width=256, height=256)] * 2
+
+    def run(trained: list[list[dict]], tested: list[dict]) -> str:
+        warn_of_other_scales(trained, tested, images, "val_dataloader.dataset")
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "sizes"),
+    [
+        ([FLIP], [resize(256, 256)], ["256x192", "640x480"]),
+        ([resize(1333, 800)], [resize(1333, 640)], ["853x640", "1067x800"]),
+        ([resize(256, 256)], [], ["640x480", "256x192"]),
+        ([resize(64, 64)], [resize(64, 64, keep_ratio=False)], ["64x64", "64x48"]),
+    ],
+)
+def test_a_test_at_another_size_is_said(said, trained, tested, sizes):
+    line = said([pipeline(*trained)], pipeline(*tested))
+    as_tested, as_trained = sizes
+    assert f"image of 640x480 is tested as {as_tested}" in line
+    assert f"but in training it would be {as_trained}: give" in line
+    assert "give train_dataloader and val_dataloader.dataset the same Resize" in line
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested"),
+    [
+        ([resize(1333, 800), FLIP], [resize(800, 1333)]),
+        ([FLIP], [resize(640, 640)]),  # as large as the images are
+        ([DRAWN], [resize(256, 256)]),
+        ([dict(type="RandomCrop", crop_size=(256, 256))], [resize(256, 256)]),
+        ([dict(type="Mosaic", img_scale=(64, 64))], [resize(64, 64)]),
+        ([dict(type="NobodyKnowsThis")], [resize(256, 256)]),
+        ([dict(type="Resize", scale_factor=0.5)], [resize(256, 256)]),
+        ([FLIP], [dict(type="TestTimeAug", transforms=[[resize(64, 64)]])]),
+    ],
+)
+def test_what_is_meant_or_not_known_is_not_said(said, trained, tested):
+    assert said([pipeline(*trained)], pipeline(*tested)) == ""
+
+
+def test_one_training_in_the_size_of_the_test_is_enough(said):
+    small, large = pipeline(resize(256, 256)), pipeline(resize(512, 512))
+    assert said([small, large], large) == ""
+    assert said([small], large)
+    assert said([small, pipeline(DRAWN)], large) == ""
+    assert said([], large) == ""
