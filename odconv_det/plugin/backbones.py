@@ -105,7 +105,8 @@ class DynamicResNet(_Dynamic, ResNet):
         **kwargs: those of MMDetection's ``ResNet``.
 
     Raises:
-        ValueError: for ``depth``, ``out_indices`` or ``frozen_stages`` out of range.
+        ValueError: for ``depth``, ``num_stages``, ``out_indices`` or
+            ``frozen_stages`` out of range.
     """
 
     def __init__(
@@ -123,6 +124,8 @@ class DynamicResNet(_Dynamic, ResNet):
                 f"depth must be one of {list(self.arch_settings)}, got {depth!r}"
             )
         stages = kwargs.get("num_stages", 4)
+        if stages not in range(1, 5):
+            raise ValueError(f"num_stages must be in 1 .. 4, got {stages!r}")
         _check_indices(kwargs.get("out_indices", (0,)), range(stages))
         _check_frozen(kwargs.get("frozen_stages", -1), range(-1, stages + 1))
         if feature_attention and kwargs.get("plugins"):
