@@ -322,9 +322,9 @@ class OD_ResNet(ODResNet):  # noqa: N801  (the release's name)
             reduction=reduction,
             kernel_num=kernel_num,
             frozen_stages=frozen_stages,
-            out_indices=tuple(out_indices),
+            out_indices=out_indices,
             norm_eval=norm_eval,
-            **_init_cfg(pretrained),
+            pretrained=pretrained,
             **kwargs,
         )
 
@@ -366,12 +366,6 @@ class OD_MobileNetV2(ODMobileNetV2):  # noqa: N801  (the release's name)
             reduction=reduction,
             kernel_num=kernel_num,
             norm_eval=norm_eval,
-            **_init_cfg(pretrained),
+            pretrained=pretrained,
             **kwargs,
         )
-
-
-def _init_cfg(pretrained: str | None) -> dict[str, Any]:
-    if pretrained is None:
-        return {}
-    return {"init_cfg": dict(type="Pretrained", checkpoint=pretrained)}
