@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Geometry", "backward", "convolve", "is_channels_last", "out_size"]
+__all__ = ["Geometry", "backward", "convolve", "is_channels_last", "out_size", "own"]
 
 Pair = tuple[int, int]
 
@@ -49,12 +49,12 @@ def convolve(
     if form == "shared":
         return F.conv2d(x, _readable(kernels[0]), bias, *geometry)
     if form == "matmul":
-        return _own(_matmul(x, kernels, bias, geometry.stride))
+        return own(_matmul(x, kernels, bias, geometry.stride))
     if form == "grouped":
         planes = x.reshape(1, -1, *x.shape[2:])
         repeated = None if bias is None else bias.repeat(batch)
         y = F.conv2d(planes, _stacked(kernels), repeated, *_grouped(geometry, batch))
-        return _own(_laid_out_as(x, y.reshape(batch, -1, *y.shape[2:])))
+        return own(_laid_out_as(x, y.reshape(batch, -1, *y.shape[2:])))
     if batch == 0:  # the sum over no kernels is a zero kernel
         return F.conv2d(x, kernels.sum(0), bias, *geometry)
     ys = [
@@ -106,8 +106,8 @@ def backward(
     return torch.cat(grad_xs) if need_x else None, torch.stack(grad_kernels)
 
 
-def _own(y: Tensor) -> Tensor:
-    """A view as a tensor of its own, in the same memory.
+def own(y: Tensor) -> Tensor:
+    """The same memory as a tensor of its own, which is not a view.
 
     Autograd lets nobody change a view in place that left a custom function or a
     checkpoint, as the in-place ReLU behind a convolution does.

@@ -30,10 +30,10 @@ class BlockRouting:
     def __init__(self, readers: int) -> None:
         self.readers = readers
         self._own = _Own()
-        self._compiled: dict[torch.device, tuple[Tensor, int]] = {}
+        self._compiled: dict[torch.device, tuple[Tensor, int, bool]] = {}
 
     @property
-    def _waiting(self) -> dict[torch.device, tuple[Tensor, int]]:
+    def _waiting(self) -> dict[torch.device, tuple[Tensor, int, bool]]:
         # A compiled block keeps the routing to itself, and could not ask for the
         # thread's own.
         compiling = torch.compiler.is_compiling()
@@ -42,13 +42,15 @@ class BlockRouting:
     def put(self, routing: Tensor) -> None:
         """Leave the routing for every reader."""
         if self.readers:
-            self._waiting[routing.device] = (routing, self.readers)
+            state = (routing, self.readers, torch.is_grad_enabled())
+            self._waiting[routing.device] = state
 
     def take(self, device: torch.device) -> Tensor:
         """The routing, once for each reader.
 
         Raises:
-            RuntimeError: if the block's first convolution has not run before.
+            RuntimeError: if the block's first convolution has not run before, or ran
+                without a graph that this one needs.
         """
         waiting = self._waiting
         if device not in waiting:
@@ -56,9 +58,15 @@ class BlockRouting:
                 "this CondConv2d uses the routing of its block's first convolution, "
                 "which has to run before it each time: call the whole block"
             )
-        routing, readers = waiting.pop(device)
+        routing, readers, graph = waiting.pop(device)
+        if torch.is_grad_enabled() and not graph:
+            raise RuntimeError(
+                "this CondConv2d uses the routing of its block's first convolution, "
+                "which ran without gradients (checkpointed alone?): checkpoint the "
+                "whole block"
+            )
         if readers > 1:
-            waiting[device] = (routing, readers - 1)
+            waiting[device] = (routing, readers - 1, graph)
         return routing
 
     def __getstate__(self) -> dict[str, Any]:
@@ -73,7 +81,7 @@ class _Own(threading.local):
     """What waits in one thread, by device."""
 
     def __init__(self) -> None:
-        self.waiting: dict[torch.device, tuple[Tensor, int]] = {}
+        self.waiting: dict[torch.device, tuple[Tensor, int, bool]] = {}
 
 
 class CondRouting(nn.Module):

@@ -10,7 +10,7 @@ from mmengine.runner import turn_on_activation_checkpointing
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from odconv_det.layers import DynamicConv2d
-from odconv_det.layers.condconv import BlockRouting, _SharedRouting
+from odconv_det.layers.condconv import BlockRouting, CondRouting, _SharedRouting
 from odconv_det.layers.pointwise import Pointwise
 from odconv_det.plugin.backbones import DynamicMobileNetV2, DynamicResNet
 from tests.calibrated import calibrate, pictures
@@ -110,10 +110,15 @@ def readers(network):
     turn_on_activation_checkpointing(network, names)
 
 
+def folded_norms(network):
+    names = (n for n in names_of(network, _BatchNorm) if ".attention" not in n)
+    turn_on_activation_checkpointing(network, [n for n in names if "layer" in n])
+
+
 WAYS = [
     (kind, way)
     for kind in CONVOLUTIONS
-    for way in (with_cp, stages, layers)
+    for way in (with_cp, stages, layers, folded_norms)
     if (kind, way) != ("CondConv2d", layers)  # they share a routing: see below
 ]
 
@@ -152,4 +157,17 @@ def test_a_layer_that_shares_a_routing_says_that_its_block_must_run(name, way):
     network = build(name, "CondConv2d", norm_eval=True)
     way(network)
     with pytest.raises(RuntimeError, match="call the whole block"):
+        run(network)
+
+
+@every_network
+def test_a_routing_without_a_graph_is_refused(name):
+    """Reentrant checkpointing of the block's first layer alone would lose gradients."""
+    network = build(name, "CondConv2d", norm_eval=True)
+    routings = names_of(network, CondRouting)
+    firsts = [n for n in routings if network.get_submodule(n).block]
+    turn_on_activation_checkpointing(
+        network, [n.removesuffix(".attention") for n in firsts]
+    )
+    with pytest.raises(RuntimeError, match="checkpoint the whole block"):
         run(network)
