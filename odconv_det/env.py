@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,10 +32,12 @@ __all__ = [
 # all the same (CVE-2025-32434).
 LOWEST_TORCH = "2.6.0"
 
-# torch's builds for each CUDA, of which a plain `pip install torch` gives one.
-TORCH_BUILDS = {"12": "cu126", "13": "cu130"}
+# torch's builds for each CUDA, with the first torch that has them.
+TORCH_BUILDS = {"12": ("cu126", (2, 6)), "13": ("cu130", (2, 9))}
 
-DRIVER = Path("/proc/driver/nvidia")
+# There where the driver has a GPU. A container that was given none sees the host's
+# driver under /proc all the same.
+DRIVER = Path("/dev/nvidiactl")
 
 INSTALL = "CFLAGS=-g0 pip install --no-build-isolation '.[onedl]'"
 REBUILD = (
@@ -201,8 +204,8 @@ def torch_for(cuda: str, version: str, pip: str = "pip") -> str | None:
         version: torch's.
         pip: the command of the environment.
     """
-    build = TORCH_BUILDS.get(cuda.partition(".")[0])
-    if build is None:
+    build, lowest = TORCH_BUILDS.get(cuda.partition(".")[0], (None, ()))
+    if build is None or _numbers(version) < lowest:
         return None
     # Without the build's name, pip is content with the torch that is there.
     wanted = f"torch=={version.partition('+')[0]}+{build}"
@@ -403,8 +406,9 @@ def probe(modules: Sequence[str] = MODULES) -> Runtime:
 
 def has_driver() -> bool:
     """Whether there is an NVIDIA driver, and nobody hides its GPUs from CUDA."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return DRIVER.exists() and not hidden
+    # Slurm writes NoDevFiles for a job without a GPU.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    return DRIVER.exists() and re.match(r"\s*(\d|GPU-|MIG-)", visible) is not None
 
 
 def _table(installed: Mapping[str, str], runtime: Runtime) -> list[tuple[str, ...]]:

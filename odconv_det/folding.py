@@ -72,6 +72,10 @@ class Fold:
         parent = memo.get(id(self.parent))
         return None if parent is None else Fold(parent, self.conv, self.norm)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # A pickle does not tell whether it holds the parent as well.
+        return type(None), ()
+
 
 class _Folded:
     """Mixin of a BatchNorm whose convolution applies it in eval mode."""
@@ -159,7 +163,11 @@ def fold_batch_norms(network: nn.Module) -> list[str]:
 
     Only where both are children of one module and nothing else sees the map between
     them, as far as the network can be traced. A BatchNorm in training mode works as
-    ever. The backbones of this package do it by themselves; call it after ``swap``.
+    ever. The backbones of this package do it by themselves; call it after ``swap``, and
+    for a network that was pickled whole.
+
+    A convolution that is taken out of its network, into a slice or another container,
+    still applies the BatchNorm; a copy of it alone does not.
 
     Returns:
         The names of the convolutions that now do.

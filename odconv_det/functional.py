@@ -25,7 +25,7 @@ from odconv_det.core.forward import case_of
 from odconv_det.core.kernels import Scales
 from odconv_det.core.per_sample import Geometry
 from odconv_det.core.precision import autocast_input, full_precision
-from odconv_det.core.sums import biased
+from odconv_det.core.sums import with_bias
 
 __all__ = ["Affine", "Attentions", "Geometry", "odconv2d", "sample_conv2d"]
 
@@ -119,6 +119,10 @@ def sample_conv2d(
     case = case_of(x, kernels, None, Scales(None, None, None), geometry)
     form = choose(case._replace(per_sample=True)).convolve
     with full_precision(x.device.type):
-        own = None if bias is None else bias.detach().to(x.dtype)
-        y = per_sample.convolve(x, kernels.to(x.dtype), own, geometry, form)
-    return y if bias is None else biased(y, bias)
+        own = kernels.to(x.dtype)
+
+        def convolve(bias: Tensor | None) -> Tensor:
+            bias = None if bias is None else bias.to(x.dtype)
+            return per_sample.convolve(x, own, bias, geometry, form)
+
+        return with_bias(convolve, bias, x)

@@ -183,18 +183,23 @@ class TestADriverWithoutAGpu:
     def test_else_there_is_no_problem(self, runtime):
         assert diagnose(ONEDL, runtime) == []
 
-    @pytest.mark.parametrize("hidden", ["", "-1"])
+    @pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
     def test_who_hides_the_gpu_is_left_alone(self, hidden, tmp_path, monkeypatch):
         monkeypatch.setattr(env, "DRIVER", tmp_path)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         assert not env.has_driver()
-        for shown in ("0", "0,1"):
+        for shown in ("0", "0,1", "GPU-8932f937", "MIG-1a2b"):
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
             assert env.has_driver()
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
         assert env.has_driver()
         monkeypatch.setattr(env, "DRIVER", tmp_path / "none")
         assert not env.has_driver()
+
+    def test_a_torch_is_named_only_if_there_is_one_for_that_cuda(self):
+        assert "torch==2.9.0+cu130 " in env.torch_for("13.0", "2.9.0+cu126")
+        assert env.torch_for("13.0", "2.8.0+cu126") is None
+        assert env.torch_for("11.8", "2.13.0+cu130") is None
 
     @pytest.mark.parametrize("driver", [False, True])
     def test_is_found_with_the_rest(self, driver, monkeypatch):

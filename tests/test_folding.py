@@ -574,8 +574,17 @@ class TestChangesAfterwards:
         torch.save(network, file)
         file.seek(0)
         loaded = torch.load(file, weights_only=False)
-        assert folds(loaded) == ["0"]
+        torch.testing.assert_close(loaded(image()), network(image()))
+        assert fold_batch_norms(loaded) == folds(loaded) == ["0"]
         assert torch.equal(loaded(image()), network(image()))
+
+    @pytest.mark.parametrize("position", [0, 1])
+    def test_one_saved_alone_does_its_own_work(self, position):
+        network, plain = sequential(conv(), norm()), sequential(conv(), norm())
+        fold_batch_norms(network)
+        loaded = pickle.loads(pickle.dumps(network[position]))
+        x = image() if position == 0 else plain[0](image())
+        torch.testing.assert_close(loaded(x), plain[position](x))
 
     def test_a_replica_does_not_use_the_parameters_of_the_original(self):
         """DataParallel makes shallow copies: the fold's parent is not the replica."""
@@ -695,7 +704,7 @@ def test_a_folded_norm_of_a_framework_survives_pickle():
     network = sequential(conv(), class_(8))
     assert fold_batch_norms(network) == ["0"]
     loaded = pickle.loads(pickle.dumps(network))
-    assert folds(loaded) == folds(network) != []
+    assert fold_batch_norms(loaded) == folds(network) != []
     assert_same(result(loaded, image()), result(network, image()), 1e-11)
 
 

@@ -13,13 +13,14 @@ from odconv_det.checkpoints.untrusted import (
     read_torch,
     trust_files,
 )
-from odconv_det.checkpoints.verify import load_exactly, mismatch
+from odconv_det.checkpoints.verify import bad_values, load_exactly, mismatch
 from odconv_det.checkpoints.zoo import is_remote, locate
 
 __all__ = [
     "CheckpointError",
     "MissingCheckpointError",
     "backbone_tensors",
+    "bad_values",
     "check_suffix",
     "from_release",
     "inflate",

@@ -140,7 +140,7 @@ def _expected(network: nn.Module) -> dict[str, Tensor]:
     }
     expected = {k: t for k, t in network.state_dict().items() if k not in own}
     for name, layer in layers.items():
-        expected[f"{name}.weight"] = layer.weight.new_empty(layer.kernel_shape)
+        expected[f"{name}.weight"] = layer.weight.new_zeros(layer.kernel_shape)
         if layer.bias is not None:
             expected[f"{name}.bias"] = layer.bias
     for name, attended in norms.items():

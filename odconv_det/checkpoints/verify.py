@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from odconv_det.checkpoints.describe import describe, reductions
 from odconv_det.checkpoints.errors import CheckpointError
 from odconv_det.checkpoints.keys import backbone_tensors
 
-__all__ = ["load_exactly", "mismatch"]
+__all__ = ["bad_values", "load_exactly", "mismatch"]
 
 _SHOWN = 3  # keys of each kind in a message
 
@@ -31,7 +30,34 @@ def mismatch(
         for key, tensor, given in both
         if given.shape != tensor.shape
     ]
-    real = [pair for pair in both if pair[1].is_floating_point()]
+    kinds = [
+        f"{len(keys)} {kind} ({_first(keys)})"
+        for kind, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", reshaped),
+        )
+        if keys
+    ]
+    if kinds:
+        kinds = [*_other_settings(expected, tensors), *kinds]
+    if bad := bad_values(expected, tensors):
+        kinds.append(bad)
+    return "; ".join(kinds) or None
+
+
+def bad_values(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> str | None:
+    """One line on weights that are not finite real numbers; ``None`` if all are.
+
+    Of those that ``expected`` has as well, with numbers that are finite.
+    """
+    real = [
+        (key, tensor, tensors[key])
+        for key, tensor in expected.items()
+        if key in tensors and tensor.is_floating_point()
+    ]
     retyped = [
         f"{key} {given.dtype} instead of {tensor.dtype}"
         for key, tensor, given in real
@@ -40,22 +66,13 @@ def mismatch(
     broken = [
         key
         for key, tensor, given in real
-        if given.is_floating_point() and not _finite(given, tensor.dtype)
+        if given.is_floating_point()
+        and not _finite(given.to(tensor.dtype))
+        and _finite(tensor)
     ]
-    kinds = [
-        f"{len(keys)} {kind} ({_first(keys)})"
-        for kind, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", reshaped),
-            ("of another type", retyped),
-            ("with NaN or infinity", broken),
-        )
-        if keys
-    ]
-    if not kinds:
-        return None
-    return "; ".join([*_other_settings(expected, tensors), *kinds])
+    kinds = (("of another type", retyped), ("with NaN or infinity", broken))
+    lines = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds if keys]
+    return "; ".join(lines) or None
 
 
 def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> int:
@@ -96,9 +113,8 @@ def _other_settings(
     ]
 
 
-def _finite(tensor: Tensor, dtype: torch.dtype) -> bool:
-    """Whether all of it is, once it is loaded into ``dtype``."""
-    return tensor.is_meta or bool(tensor.to(dtype).isfinite().all())
+def _finite(tensor: Tensor) -> bool:
+    return tensor.is_meta or bool(tensor.isfinite().all())
 
 
 def _first(keys: list[str]) -> str:

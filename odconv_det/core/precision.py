@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_input", "full_precision", "matmul_is_fast"]
+__all__ = ["autocast_input", "check_floating", "full_precision", "matmul_is_fast"]
 
 
 def full_precision(device_type: str) -> AbstractContextManager[object]:
@@ -17,17 +17,25 @@ def full_precision(device_type: str) -> AbstractContextManager[object]:
     return _NOTHING
 
 
+def check_floating(x: Tensor) -> None:
+    """Refuse other inputs than floating-point numbers, as ``nn.Conv2d`` does.
+
+    Kernels and attentions cast to their type would be zeros.
+
+    Raises:
+        RuntimeError: for any other type.
+    """
+    if not x.is_floating_point():
+        raise RuntimeError(f"expected a floating-point input, got {x.dtype}")
+
+
 def autocast_input(x: Tensor) -> Tensor:
     """``x`` as a convolution under autocast would take it.
 
     Raises:
-        RuntimeError: if it does not hold floating-point numbers, as ``nn.Conv2d`` does;
-            kernels cast to its type would be zeros.
+        RuntimeError: as :func:`check_floating`.
     """
-    if not x.is_floating_point():
-        raise RuntimeError(
-            f"expected a floating-point input, got {x.dtype}: convert it with x.float()"
-        )
+    check_floating(x)
     device_type = x.device.type
     if _autocasts(device_type) and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(device_type))

@@ -7,7 +7,7 @@ gradient scaler has multiplied, would be infinite.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from odconv_det.core.per_sample import own
 
-__all__ = ["biased", "spread", "summed"]
+__all__ = ["spread", "summed", "with_bias"]
 
 
 def summed(
@@ -26,24 +26,40 @@ def summed(
     return grad.sum(dims, keepdim, dtype=exact).to(dtype)
 
 
-def biased(y: Tensor, bias: Tensor) -> Tensor:
-    """``y``, to which a detached ``bias`` was added, with the gradient of ``bias``.
+def with_bias(
+    convolve: Callable[[Tensor | None], Tensor], bias: Tensor | None, x: Tensor
+) -> Tensor:
+    """``convolve(bias)``, in the precision of ``x``.
 
     Shape:
-        - y, output: ``(B, C, H, W)``
         - bias: ``(C,)``
+        - x: ``(B, Ci, H, W)``
+        - output: ``(B, C, Ho, Wo)``
     """
-    return _Biased.apply(y, bias)
+    if bias is None or not _in_half(x, bias):
+        return convolve(bias)
+    return _Biased.apply(convolve(bias.detach()), bias)
 
 
 def spread(value: Tensor, x: Tensor) -> Tensor:
-    """``value`` in the precision of ``x``, and expanded to its shape.
+    """``value`` in the precision of ``x``, to be multiplied with it or added to it.
 
     Shape:
         - value: that of ``x``, but 1 in some dimensions
         - output: that of ``x``, without memory of its own
     """
-    return _Spread.apply(value, x.detach())  # of which it only takes the shape
+    if _in_half(x, value):
+        return _Spread.apply(value, x)
+    return value.to(x.dtype).expand_as(x)
+
+
+def _in_half(x: Tensor, value: Tensor) -> bool:
+    """Whether autograd would sum the gradient of ``value`` in half precision.
+
+    Everywhere else torch's own operations serve, which all its tools know.
+    """
+    half = torch.finfo(x.dtype).bits < 32
+    return half and value.requires_grad and torch.is_grad_enabled()
 
 
 class _Biased(torch.autograd.Function):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from typing_extensions import Self
 
+from odconv_det.core.precision import check_floating
 from odconv_det.folding import Fold
 from odconv_det.functional import Affine, Geometry, odconv2d
 from odconv_det.layers.arguments import at_least, at_least_pair, positive
@@ -208,6 +209,7 @@ class DynamicConv2d(nn.Module):
                 f"expected input of shape (B, {self.in_channels}, H, W), "
                 f"got {tuple(x.shape)}"
             )
+        check_floating(x)
         return self.convolve(x, None if self.fold is None else self.fold.affine(self))
 
     def convolve(self, x: Tensor, affine: Affine | None) -> Tensor:

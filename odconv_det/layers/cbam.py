@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odconv_det.core.pooling import global_average
-from odconv_det.core.precision import full_precision
+from odconv_det.core.precision import check_floating, full_precision
 from odconv_det.core.sums import spread
 from odconv_det.layers.arguments import at_least
 from odconv_det.layers.pointwise import Pointwise, default_init, kaiming_init
@@ -55,6 +55,7 @@ class CBAM(nn.Module):
         kaiming_init(self.spatial)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_floating(x)
         dtype = self.spatial.dtype
         with full_precision(x.device.type):
             logits = self._mlp(global_average(x, dtype)) + self._mlp(

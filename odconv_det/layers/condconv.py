@@ -39,11 +39,15 @@ class BlockRouting:
         compiling = torch.compiler.is_compiling()
         return self._compiled if compiling else self._own.waiting
 
-    def put(self, routing: Tensor) -> None:
-        """Leave the routing for every reader."""
+    def put(self, routing: Tensor, *, lost: bool = False) -> None:
+        """Leave the routing for every reader.
+
+        Args:
+            routing: ``(B, N)``.
+            lost: whether something behind it asks for a gradient that it cannot get.
+        """
         if self.readers:
-            state = (routing, self.readers, torch.is_grad_enabled())
-            self._waiting[routing.device] = state
+            self._waiting[routing.device] = (routing, self.readers, lost)
 
     def take(self, device: torch.device) -> Tensor:
         """The routing, once for each reader.
@@ -58,15 +62,15 @@ class BlockRouting:
                 "this CondConv2d uses the routing of its block's first convolution, "
                 "which has to run before it each time: call the whole block"
             )
-        routing, readers, graph = waiting.pop(device)
-        if torch.is_grad_enabled() and not graph:
+        routing, readers, lost = waiting.pop(device)
+        if torch.is_grad_enabled() and lost:
             raise RuntimeError(
                 "this CondConv2d uses the routing of its block's first convolution, "
-                "which ran without gradients (checkpointed alone?): checkpoint the "
-                "whole block"
+                "which ran without gradients: run, or checkpoint, the whole block "
+                "with them"
             )
         if readers > 1:
-            waiting[device] = (routing, readers - 1, graph)
+            waiting[device] = (routing, readers - 1, lost)
         return routing
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,7 +105,8 @@ class CondRouting(nn.Module):
         with full_precision(x.device.type):
             routing = self.fc(global_average(x, self.fc.weight.dtype)).sigmoid()
         if self.block is not None:
-            self.block.put(routing)
+            wanted = x.requires_grad or self.fc.weight.requires_grad
+            self.block.put(routing, lost=wanted and not torch.is_grad_enabled())
         return Attentions(None, None, None, routing)
 
 

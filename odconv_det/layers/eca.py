@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odconv_det.core.pooling import global_average
-from odconv_det.core.precision import full_precision
+from odconv_det.core.precision import check_floating, full_precision
 from odconv_det.core.sums import spread
 from odconv_det.layers.arguments import at_least
 from odconv_det.layers.pointwise import default_init
@@ -48,6 +48,7 @@ class ECA(nn.Module):
         default_init(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_floating(x)
         with full_precision(x.device.type):
             pooled = global_average(x, self.weight.dtype).unsqueeze(1)
             reach = self.weight.shape[2] // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from odconv_det.core.pooling import global_average
-from odconv_det.core.precision import full_precision
+from odconv_det.core.precision import check_floating, full_precision
 from odconv_det.core.sums import spread
 from odconv_det.layers.arguments import at_least
 from odconv_det.layers.pointwise import Pointwise, default_init
@@ -35,6 +35,7 @@ class SE(nn.Module):
         self.fc2 = Pointwise(hidden, channels, bias=False, init=default_init)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_floating(x)
         with full_precision(x.device.type):
             pooled = global_average(x, self.fc1.weight.dtype)
             scale = self.fc2(self.fc1(pooled).relu()).sigmoid()

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from odconv_det.core.precision import full_precision
-from odconv_det.core.sums import biased
+from odconv_det.core.precision import autocast_input, full_precision
+from odconv_det.core.sums import with_bias
 from odconv_det.functional import Affine
 from odconv_det.layers.base import DynamicConv2d
 from odconv_det.layers.pointwise import Pointwise, default_init
@@ -119,9 +119,8 @@ class WEConv2d(DynamicConv2d):
         if affine is not None:
             kernel = kernel * affine.scale.view(-1, 1, 1, 1)
             bias = affine.of_bias(bias)
-        if bias is None:
-            return F.conv2d(x, kernel, None, *self.geometry)
-        return biased(F.conv2d(x, kernel, bias.detach(), *self.geometry), bias)
+        x = autocast_input(x)
+        return with_bias(lambda b: F.conv2d(x, kernel, b, *self.geometry), bias, x)
 
     def extra_repr(self) -> str:
         text = super().extra_repr()

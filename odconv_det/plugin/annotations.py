@@ -89,8 +89,8 @@ class CocoFile(CocoContent):
         """
         if truth and any(annotation.get("id") == 0 for annotation in self.annotations):
             raise ToolError(
-                f"{self.path} has an annotation of id 0, with which COCO's evaluation "
-                "counts every match as a miss: number annotations from 1"
+                f"{self.path} has an annotation of id 0, whose match COCO's evaluation "
+                "counts as a miss: number annotations from 1"
             )
         sizes = {
             image["id"]: (image["width"], image["height"]) for image in self.images

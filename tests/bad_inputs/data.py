@@ -182,15 +182,6 @@ DATA = [
         spoil=edited(TRAINING, corners),
     ),
     Tool(
-        "corner_boxes",
-        "corners in place of boxes without outlines, which the images show",
-        "data/coco/annotations/instances_train2017.json: bbox of 8 of 8 annotations is "
-        "inside its image only as corners x1, y1, x2, y2: write [x, y, width, height]",
-        spoil=edited(
-            TRAINING, each("annotations", bbox=[32, 8, 60, 24], segmentation=None)
-        ),
-    ),
-    Tool(
         "no_area",
         "boxes without their area",
         "data/coco/annotations/instances_train2017.json: annotation 1 has no area: "
@@ -300,9 +291,8 @@ DATA = [
     Tool(
         "annotation_0",
         "boxes to evaluate with that are numbered from 0",
-        "data/coco/annotations/instances_val2017.json has an annotation of id 0, with "
-        "which COCO's evaluation counts every match as a miss: number annotations from "
-        "1",
+        "data/coco/annotations/instances_val2017.json has an annotation of id 0, whose "
+        "match COCO's evaluation counts as a miss: number annotations from 1",
         spoil=edited(VALIDATION, lambda c: c["annotations"][0].update(id=0)),
     ),
     Tool(

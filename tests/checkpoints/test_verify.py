@@ -92,6 +92,12 @@ def test_weights_must_be_finite_in_the_type_of_the_network():
         load_exactly(network().half(), state, "weights.pth")
 
 
+def test_what_is_infinite_in_the_network_may_be_so_in_the_file():
+    """Such as the mask of a text encoder."""
+    state = {"mask": torch.full((2, 2), -float("inf")).triu(1)}
+    assert mismatch(state, state) is None
+
+
 def test_shows_the_first_few_keys_only():
     message = mismatch({f"key{i}": torch.zeros(1) for i in range(100)}, {})
     assert message == "100 missing (key0, key1, key2, ...)"

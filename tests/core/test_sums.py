@@ -3,9 +3,21 @@
 import pytest
 import torch
 
-from odconv_det.core.sums import biased, spread, summed
+from odconv_det.core import sums
+from odconv_det.core.sums import spread, summed, with_bias
 
 HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Take the way of half precision in float64 too, to see what it computes."""
+    monkeypatch.setattr(sums, "_in_half", lambda x, value: True)
+
+
+def plus(x):
+    """A convolution that does nothing else than to add its bias."""
+    return lambda bias: x + bias[:, None, None].to(x.dtype)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -36,12 +48,12 @@ def test_a_spread_value_has_no_memory_of_its_own():
     assert spread(value, x.half()).dtype == torch.float16
 
 
-def test_gradients_are_those_of_plain_broadcasting():
+def test_gradients_are_those_of_plain_broadcasting(always):
     draw = dict(dtype=torch.float64, requires_grad=True)
     x, bias = torch.rand(2, 3, 4, 5, **draw), torch.rand(3, **draw)
     scale = torch.rand(2, 1, 4, 5, **draw)
     plain = (x.square() + bias[:, None, None]) * scale
-    own = biased(x.square() + bias.detach()[:, None, None], bias)
+    own = with_bias(plus(x.square()), bias, x)
     own = own * spread(scale, own)
     expected, found = (
         torch.autograd.grad(y.sin().sum(), (x, bias, scale)) for y in (plain, own)
@@ -49,28 +61,37 @@ def test_gradients_are_those_of_plain_broadcasting():
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_what_is_frozen_gets_no_gradient():
-    x = torch.rand(2, 3, 4, 5, requires_grad=True)
-    value = torch.rand(2, 3, 1, 1)
-    assert not spread(value, x).requires_grad
+@pytest.mark.parametrize("dtype", HALVES)
+def test_of_a_bias_the_sum_is_in_float32(dtype):
+    x, bias = torch.zeros(2, 3, 160, 256, dtype=dtype), torch.zeros(3)
+    y = with_bias(plus(x), bias.requires_grad_(), x)
+    (grad,) = torch.autograd.grad(y, bias, torch.ones_like(y))
+    assert grad.tolist() == [81920.0] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_is_frozen_gets_no_gradient(dtype):
+    x = torch.rand(2, 3, 4, 5).to(dtype).requires_grad_()
+    assert not spread(torch.rand(2, 3, 1, 1), x).requires_grad
     bias = torch.rand(3)
-    biased(x * 1, bias).sum().backward()
+    with_bias(plus(x), bias, x).sum().backward()
     assert torch.equal(x.grad, torch.ones_like(x))
     assert bias.grad is None
+    assert with_bias(lambda bias: bias, None, x) is None
 
 
-def test_the_biased_map_can_be_changed_in_place_and_is_no_copy():
-    x, bias = torch.rand(2, 3, 4, 5), torch.rand(3, requires_grad=True)
-    y = biased(x, bias)
+def test_the_map_can_be_changed_in_place_and_is_no_copy():
+    x, bias = torch.rand(2, 3, 4, 5).half(), torch.rand(3, requires_grad=True)
+    y = with_bias(lambda bias: x, bias, x)
     assert y.data_ptr() == x.data_ptr()
     y.relu_().sum().backward()
     assert torch.equal(bias.grad, torch.full((3,), 40.0))
 
 
-def test_both_can_be_differentiated_twice():
+def test_both_can_be_differentiated_twice(always):
     bias = torch.rand(3, dtype=torch.float64, requires_grad=True)
     x = torch.rand(2, 3, 4, 5, dtype=torch.float64)
-    y = biased(x + bias.detach()[:, None, None], bias) ** 3
+    y = with_bias(plus(x), bias, x) ** 3
     y = y * spread(bias[None, :, None, None], x)
     (first,) = torch.autograd.grad(y.sum(), bias, create_graph=True)
     z = (x + bias[:, None, None]) ** 3 * bias[:, None, None]

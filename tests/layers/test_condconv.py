@@ -306,3 +306,21 @@ def forward(block):
             return block(x)
 
     return call
+
+
+def test_a_frozen_first_layer_may_run_without_gradients():
+    """And not one whose own parameters would miss theirs."""
+    layers = [CondConv2d(8, 8, 1), CondConv2d(8, 8, 1)]
+    CondConv2d.share_in_block(layers)
+    first, second = layers
+
+    def run():
+        with torch.no_grad():
+            y = first(image())
+        second(y).sum().backward()
+
+    with pytest.raises(RuntimeError, match="ran without gradients"):
+        run()
+    first.requires_grad_(False)
+    run()
+    assert second.weight.grad.any()

@@ -76,6 +76,21 @@ class TestFunction:
         make(case)(x)
         assert torch.equal(x, image())
 
+    @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+    @each_case
+    def test_integers_are_refused(self, case, dtype):
+        with pytest.raises(RuntimeError, match=f"floating-point input, got {dtype}"):
+            make(case)(image().to(dtype))
+
+    @each_case
+    def test_torch_sees_through_it(self, case):
+        """Traced it can be saved, and derived forward, as torch's own layers."""
+        module, x = make(case), image()
+        with torch.no_grad():
+            torch.jit.save(torch.jit.trace(module, x), io.BytesIO())
+        y, slope = torch.func.jvp(module, (x,), (torch.ones_like(x),))
+        assert slope.shape == y.shape
+
 
 class TestMemoryAndPrecision:
     @each_case

@@ -169,5 +169,5 @@ def test_a_routing_without_a_graph_is_refused(name):
     turn_on_activation_checkpointing(
         network, [n.removesuffix(".attention") for n in firsts]
     )
-    with pytest.raises(RuntimeError, match="checkpoint the whole block"):
+    with pytest.raises(RuntimeError, match="checkpoint, the whole block"):
         run(network)

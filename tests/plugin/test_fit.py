@@ -57,6 +57,29 @@ def test_the_same_detector_tests_resumes_and_starts():
     load({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")})
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("name", ["backbone.0.weight", "neck.bias", "bbox_head.weight"])
+@pytest.mark.parametrize(
+    "run", [dict(), dict(start=True), dict(resume=True, **PROGRESS)], ids=str
+)
+def test_nothing_that_is_not_a_number_is_loaded(run, name):
+    state = Detector().state_dict()
+    with pytest.raises(CheckpointError, match=r"1 with NaN or infinity"):
+        load(state | {name: torch.full_like(state[name], NAN)}, **run)
+
+
+def test_nor_from_the_averaged_weights_that_a_resumed_run_goes_on_with():
+    state = Detector().state_dict()
+    averaged = {f"module.{key}": value for key, value in state.items()}
+    averaged["steps"] = torch.tensor(3)
+    load(state, resume=True, ema_state_dict=averaged, **PROGRESS)
+    averaged["module.neck.bias"] = torch.full((4,), NAN)
+    with pytest.raises(CheckpointError, match=r"NaN or infinity \(neck\.bias\)"):
+        load(state, resume=True, ema_state_dict=averaged, **PROGRESS)
+
+
 def test_other_classes_start_a_training_and_nothing_else():
     state = Detector(classes=5).state_dict()
     load(state, start=True)

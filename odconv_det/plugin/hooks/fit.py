@@ -11,7 +11,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import Tensor
 
-from odconv_det.checkpoints import CheckpointError, mismatch, under
+from odconv_det.checkpoints import CheckpointError, bad_values, mismatch, under
 from odconv_det.plugin.hooks.model import inner_model
 
 __all__ = ["CheckFitHook"]
@@ -55,6 +55,9 @@ class CheckFitHook(Hook):
         own = model.state_dict()
         given = checkpoint.get("state_dict", checkpoint)
         given = {key.removeprefix("module."): value for key, value in given.items()}
+        # Of EMAHook, which a resumed run goes on with.
+        averaged = checkpoint.get("ema_state_dict", {})
+        averaged = {key.removeprefix("module."): t for key, t in averaged.items()}
         own = {k: v for k, v in own.items() if k in given or not k.endswith(_COUNTER)}
         if runner._resume:
             difference = mismatch(own, given)
@@ -62,6 +65,7 @@ class CheckFitHook(Hook):
             difference = _unfit_start(own, given)
         else:
             difference = mismatch(own, _of_parts(own, given))
+        difference = difference or bad_values(_alike(own, averaged), averaged)
         if difference:
             raise CheckpointError(
                 f"{file} does not fit {type(model).__name__} of the config: "
@@ -100,7 +104,13 @@ def _unfit_start(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str 
         for key, tensor in own.items()
         if key in given and key.startswith(_NECK)
     }
-    return mismatch(shared, {key: given[key] for key in shared})
+    difference = mismatch(shared, {key: given[key] for key in shared})
+    return difference or bad_values(_alike(own, given), given)
+
+
+def _alike(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What MMEngine would load: the tensors whose shape is that of the given ones."""
+    return {k: t for k, t in own.items() if k in given and given[k].shape == t.shape}
 
 
 def _check_progress(checkpoint: Mapping[str, Any], file: str) -> None:
