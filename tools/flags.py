@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-__all__ = ["add_arguments", "add_trust_argument"]
+__all__ = ["ConfigOptions", "add_arguments", "add_trust_argument"]
 
 
 class ConfigOptions(argparse.Action):

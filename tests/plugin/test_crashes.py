@@ -13,6 +13,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from odconv_det.checkpoints import read_torch
+from odconv_det.plugin.saved import newest_whole, pointer
 from tests.tiny_detector import write_tiny_detector
 from tests.until import until
 
@@ -59,10 +60,10 @@ def saved_epoch(folder: Path) -> int:
     """The epoch that --resume goes on from; every file in the folder is whole."""
     for path in folder.glob("*.pth"):
         checkpoint(path)  # whole
-    pointer = folder / "last_checkpoint"
-    if not pointer.exists():
+    path = pointer(folder) or newest_whole(folder, "epoch_{}.pth")
+    if path is None:
         return 0
-    latest = checkpoint(pointer.read_text())
+    latest = checkpoint(path)
     if named := latest["message_hub"]["runtime_info"].get("best_ckpt"):
         checkpoint(named)
     return latest["meta"]["epoch"]

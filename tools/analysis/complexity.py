@@ -21,10 +21,12 @@ sys.path[:0] = [str(TOOLS), str(TOOLS.parent)]
 
 # MMDetection greets on the standard output, where the tables are to be alone.
 with redirect_stdout(sys.stderr):
+    from flags import ConfigOptions
+
     from odconv_det.checkpoints.files import whole_file
     from odconv_det.complexity import Complexity, Counts
     from odconv_det.plugin.building import build_on_meta
-    from odconv_det.plugin.cli import ConfigOptions, load_config
+    from odconv_det.plugin.cli import load_config
     from odconv_det.plugin.complexity import (
         UncountableError,
         count_detector,
