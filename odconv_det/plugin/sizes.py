@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import mmcv
@@ -123,7 +123,7 @@ def _header(path: str) -> tuple[tuple[int, int], str | None]:
             return image.size, image.format if turned else None
 
 
-@lru_cache(maxsize=64)  # formats, times words of a pipeline
+@functools.lru_cache(maxsize=64)  # formats, times words of a pipeline
 def _turns(kind: str, flag: str, backend: str) -> bool:
     """Whether MMCV's decoder does what EXIF says, which it does for some formats."""
     exif = Image.Exif()
