@@ -66,7 +66,7 @@ class StrictPretrained:
             path = locate_once(address)
             tensors = read_tensors(path)
         except MissingCheckpointError as error:
-            dynamic = _is_dynamic(self.state_dict())
+            dynamic = _is_dynamic(self.state_dict()) and options is None
             self._missing_weights = f"{error}; {ways_on(dynamic)}"
             print_log(
                 f"{self._missing_weights}. Training will not start unless a checkpoint "
@@ -154,7 +154,11 @@ def _is_dynamic(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def ways_on(dynamic: bool) -> str:
-    """How to train without a file of ImageNet weights that is not to be had."""
+    """How to train without a file of ImageNet weights that is not to be had.
+
+    Args:
+        dynamic: whether it is one of a dynamic network.
+    """
     static = (
         "from the weights of the static network with init_cfg=dict(type='Pretrained', "
         "checkpoint=FILE, inflate=True), or "

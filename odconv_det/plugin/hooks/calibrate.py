@@ -51,6 +51,7 @@ class CalibrateHook(Hook):
         norms = inner_norms(backbone)
         if not norms or any(norm.num_batches_tracked for norm in norms):
             return
+        print_log(f"calibrating {len(norms)} BatchNorms", "current")
         with _random_numbers_kept():
             pairs = _pairs(runner.train_dataloader, self.images)
             batches = (model.data_preprocessor(pair)["inputs"] for pair in pairs)
