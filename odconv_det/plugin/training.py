@@ -78,7 +78,7 @@ def _resume(cfg: Config, checkpoint: str) -> None:
                 print_log(
                     f"{cfg.work_dir} has no last_checkpoint: going on from {found}"
                     if found
-                    else f"{cfg.work_dir} has no checkpoint yet: starting from the beginning"
+                    else f"{cfg.work_dir} has no checkpoint yet: starting afresh"
                 )
             if found is None:
                 return

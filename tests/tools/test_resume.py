@@ -97,7 +97,7 @@ def test_of_a_torn_checkpoint_the_newest_whole_one_is_named(folder, forge, first
 
 def test_a_run_without_a_checkpoint_says_that_it_starts_anew(train, folder):
     output = train("anew", "--resume")
-    assert f"{folder / 'anew'} has no checkpoint yet: starting from the beginning" in output
+    assert f"{folder / 'anew'} has no checkpoint yet: starting afresh" in output
 
 
 def test_the_config_that_a_resumed_run_leaves_tests_as_any(train, folder, forge):
