@@ -81,8 +81,10 @@ def test_annotation_0_is_no_truth_but_can_be_learned(coco):
 
 def test_boxes_are_no_corners(coco):
     """Of those that are used; crowds may be anything."""
-    right = [box(number, bbox=[8, 8, 6, 6]) for number in range(5)]
-    wrong = [box(number + 5, bbox=[8, 8, 14, 14]) for number in range(6)]
+    outline = [[8, 8, 14, 8, 14, 14, 8, 14]]
+    boxes = [box(number, segmentation=outline) for number in range(11)]
+    right = [one | dict(bbox=[8, 8, 6, 6]) for one in boxes[:5]]
+    wrong = [one | dict(bbox=[8, 8, 14, 14]) for one in boxes[5:]]
     with pytest.raises(ToolError, match="bbox of 6 of 6 annotations .* as corners"):
         coco(*wrong).check_boxes(["cat"])
     crowds = [one | dict(iscrowd=1) for one in wrong]
